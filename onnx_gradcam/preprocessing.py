@@ -99,9 +99,9 @@ class Preprocessing:
                 raise UsageError(f"preprocessing: unknown key {key!r}{nearest_names(key, known)}")
         try:
             return cls(**values)
+        except UsageError:
+            raise
         except (TypeError, ValueError) as error:
-            if isinstance(error, UsageError):
-                raise
             raise UsageError(f"preprocessing: {error}") from error
 
 
@@ -128,9 +128,7 @@ PRESETS: dict[str, Preprocessing] = {
         resize=256, crop=(224, 224), interpolation="bicubic", mean=(127.0,), std=(128.0,)
     ),
     "inception": Preprocessing(resize=256, crop=(224, 224), mean=(127.5,), std=(127.5,)),
-    "caffe": Preprocessing(
-        color="BGR", resize=256, crop=(224, 224), mean=(103.94, 116.78, 123.68)
-    ),
+    "caffe": Preprocessing(color="BGR", resize=256, crop=(224, 224), mean=(103.94, 116.78, 123.68)),
     "pixels": Preprocessing(resize=256, crop=(224, 224)),
     "unit": Preprocessing(resize=256, crop=(224, 224), scale=1 / 255),
     "cifar10": Preprocessing(

@@ -1,0 +1,32 @@
+"""`onnx-gradcam check`: prove an exported file again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_gradcam.cli.output import show_report
+
+
+@click.command("check", short_help="Prove that an exported file is right.")
+@click.argument("exported", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="The original model; its outputs must be the same.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(exported: Path, against: Path | None, as_json: bool) -> None:
+    r"""Prove an exported file: valid, runs on onnxruntime, gradient against finite differences.
+
+    With --against also: the original outputs are unchanged. Exit code 4 when a proof fails.
+
+    \b
+    Example:
+      onnx-gradcam check model.cam.onnx --against model.onnx
+    """
+    from onnx_gradcam import check_export
+
+    show_report(check_export(exported, against=against), as_json=as_json)

@@ -1,0 +1,99 @@
+"""`onnx-gradcam export`: a model with its explanation inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.preprocessing import PRESETS
+
+
+@click.command("export", short_help="Write MODEL with its explanation inside.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The file to write.",
+)
+@click.option(
+    "--layer",
+    default="auto",
+    show_default=True,
+    metavar="auto|NAME|INDEX",
+    help="Target layer: a tensor, a node, or an index from `inspect`.",
+)
+@click.option(
+    "--score", metavar="NAME", help="Output or tensor to explain, instead of the one found."
+)
+@click.option(
+    "--gradient-builder",
+    type=click.Choice(["auto", "onnxruntime-training", "reverse"]),
+    default="auto",
+    show_default=True,
+    help="Who builds the gradient; auto takes onnxruntime-training when it is there and able.",
+)
+@click.option(
+    "--class-input",
+    default="optional",
+    show_default=True,
+    metavar="optional|required|fixed:K",
+    help="How the exported file takes the class: an input with a default, a plain input"
+    " (onnxruntime-web needs that), or none.",
+)
+@click.option(
+    "--preprocess",
+    metavar="PRESET|FILE",
+    help=f"How a photo becomes the input: a JSON file, or one of {', '.join(PRESETS)}.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Class names, one a line, or a JSON list; stored in the file.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output.")
+@click.option(
+    "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(
+    model: Path,
+    output: Path,
+    layer: str,
+    score: str | None,
+    gradient_builder: str,
+    class_input: str,
+    preprocess: str | None,
+    labels: Path | None,
+    force: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    r"""Write MODEL anew with the activations and gradients of its target layer as extra outputs.
+
+    The written file is a drop-in replacement: same inputs, same outputs, standard operators only.
+
+    \b
+    Examples:
+      onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet
+      onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0
+    """
+    from onnx_gradcam import export_model
+
+    report = export_model(
+        model,
+        output,
+        layer=int(layer) if layer.isdecimal() else layer,
+        score=score,
+        gradient_builder=gradient_builder,
+        class_input=class_input,
+        preprocess=preprocess,
+        labels=labels,
+        force=force,
+        verify=not no_verify,
+    )
+    show_report(report, as_json=as_json)

@@ -1,0 +1,114 @@
+"""The entry point: a group that loads each command when it is called and turns errors to one line.
+
+Flows in: arguments. Flows out: results on stdout, one line per error on stderr, an exit code
+(`onnx_gradcam.errors` lists them).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from onnx_gradcam import __version__
+from onnx_gradcam.errors import OnnxGradCamError
+from onnx_gradcam.extras import missing_dependency
+
+COMMANDS = {
+    "inspect": "onnx_gradcam.cli.inspect",
+    "export": "onnx_gradcam.cli.export",
+    "check": "onnx_gradcam.cli.check",
+    "explain": "onnx_gradcam.cli.explain",
+    "doctor": "onnx_gradcam.cli.doctor",
+    "setup-builder": "onnx_gradcam.cli.setup_builder",
+}
+"""Command -> the module that holds it as `command`, in the order of work."""
+
+INTERNAL_ERROR = 1
+INTERRUPTED = 130
+TRACEBACK_VARIABLE = "ONNX_GRADCAM_TRACEBACK"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name]).command
+        return command
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line; in standalone mode exit with the documented codes."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            result = super().main(*args, standalone_mode=False, **extra)
+            _flush_or_hush()
+        except click.exceptions.Abort:
+            sys.exit(INTERRUPTED)
+        except click.ClickException as error:
+            _fail(_usage_line(error), error.exit_code)
+        except OnnxGradCamError as error:
+            _fail(str(error), error.exit_code)
+        except Exception as error:
+            _fail_unexpectedly(error)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _usage_line(error: click.ClickException) -> str:
+    """Return click's message on one line, with the command whose help explains it."""
+    context = getattr(error, "ctx", None)
+    see = f" (see: {context.command_path} --help)" if context else ""
+    return error.format_message().rstrip(".") + see
+
+
+def _fail_unexpectedly(error: Exception) -> NoReturn:
+    """Exit on an error that nobody raised on purpose; a missing package of an extra is known."""
+    missing = missing_dependency(error) if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None:
+        _fail(str(missing), missing.exit_code)
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    hint = f"set {TRACEBACK_VARIABLE}=1 to see where"
+    _fail(f"internal error: {type(error).__name__}: {error} ({hint})", INTERNAL_ERROR)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(code)
+
+
+def _flush_or_hush() -> None:
+    """Flush now: a reader that is gone must not show as a traceback when Python shuts down."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(INTERNAL_ERROR)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 internal error, 2 usage, 3 invalid or unsupported model,"
+    " 4 verification failed, 5 something asked for is not installed or not present,"
+    " 6 some images of several failed, 130 interrupted.",
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def main() -> None:
+    r"""Grad-CAM heat maps from plain ONNX files.
+
+    \b
+      onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet
+      onnx-gradcam explain model.cam.onnx photo.jpg -o heatmaps
+    """

@@ -1,0 +1,40 @@
+"""`onnx-gradcam setup-builder`: install onnxruntime-training where it disturbs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_gradcam.cli.output import show_report
+
+
+@click.command("setup-builder", short_help="Install the onnxruntime-training gradient builder.")
+@click.option(
+    "--wheel",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A wheel that was downloaded before, for hosts without a package index.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="A Python that a wheel exists for, when this one has none.",
+)
+@click.option("--force", is_flag=True, help="Install again over what is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the builder's state as JSON.")
+def command(wheel: Path | None, python: Path | None, force: bool, as_json: bool) -> None:
+    r"""Install onnxruntime-training, pinned by hash, in a folder of its own.
+
+    It shares its import name with onnxruntime; in a folder of its own the two do not meet. Only
+    the export uses it: exported files run without it.
+
+    \b
+    Examples:
+      onnx-gradcam setup-builder
+      onnx-gradcam setup-builder --wheel onnxruntime_training_cpu-1.19.2-cp311-...whl
+    """
+    from onnx_gradcam.export.builders.environment import install_builder
+
+    show_report(install_builder(wheel=wheel, python=python, force=force), as_json=as_json)
