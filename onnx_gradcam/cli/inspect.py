@@ -18,7 +18,7 @@ from onnx_gradcam.cli.output import show_report
 def command(model: Path, score: str | None, as_json: bool) -> None:
     r"""Show a model's inputs, scores and candidate layers, and which one the export would take.
 
-    For each layer: its shape, and which gradient builder can differentiate from the score back to it.
+    For each layer: its shape, and which builder can differentiate from the score back to it.
 
     \b
     Example:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -47,45 +48,55 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(COMMANDS[cmd_name]).command
         return command
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command line; in standalone mode exit with the documented codes."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
         try:
-            result = super().main(*args, standalone_mode=False, **extra)
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             _flush_or_hush()
-        except click.exceptions.Abort:
-            sys.exit(INTERRUPTED)
-        except click.ClickException as error:
-            _fail(_usage_line(error), error.exit_code)
-        except OnnxGradCamError as error:
-            _fail(str(error), error.exit_code)
         except Exception as error:
-            _fail_unexpectedly(error)
+            if not standalone_mode:
+                raise
+            sys.exit(_report(error))
+        if not standalone_mode:
+            return result
         sys.exit(result if isinstance(result, int) else 0)
 
 
+def _report(error: Exception) -> int:
+    """Print one line on stderr and return the exit code."""
+    if isinstance(error, click.exceptions.Abort):
+        return INTERRUPTED
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_dependency(error) or error
+    if isinstance(error, click.ClickException):
+        message, code = _usage_line(error), error.exit_code
+    elif isinstance(error, OnnxGradCamError):
+        message, code = str(error), error.exit_code
+    else:
+        message, code = _internal_line(error), INTERNAL_ERROR
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
 def _usage_line(error: click.ClickException) -> str:
-    """Return click's message on one line, with the command whose help explains it."""
+    """Return click's message, with the command whose help explains it."""
     context = getattr(error, "ctx", None)
     see = f" (see: {context.command_path} --help)" if context else ""
     return error.format_message().rstrip(".") + see
 
 
-def _fail_unexpectedly(error: Exception) -> NoReturn:
-    """Exit on an error that nobody raised on purpose; a missing package of an extra is known."""
-    missing = missing_dependency(error) if isinstance(error, ModuleNotFoundError) else None
-    if missing is not None:
-        _fail(str(missing), missing.exit_code)
-    if os.environ.get(TRACEBACK_VARIABLE):
-        traceback.print_exception(error)
+def _internal_line(error: Exception) -> str:
     hint = f"set {TRACEBACK_VARIABLE}=1 to see where"
-    _fail(f"internal error: {type(error).__name__}: {error} ({hint})", INTERNAL_ERROR)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo("error: " + " ".join(message.split()), err=True)
-    sys.exit(code)
+    return f"internal error: {type(error).__name__}: {error} ({hint})"
 
 
 def _flush_or_hush() -> None:

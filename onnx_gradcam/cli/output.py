@@ -20,7 +20,9 @@ class Report(Protocol):
 
 def show_report(report: Report, *, as_json: bool) -> None:
     """Print a report on stdout, as JSON or as text."""
-    text = (
-        json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report.summary()
-    )
-    click.echo(text)
+    click.echo(as_json_text(report.to_dict()) if as_json else report.summary())
+
+
+def as_json_text(content: dict[str, Any]) -> str:
+    """Return indented JSON; names keep their own letters."""
+    return json.dumps(content, indent=2, ensure_ascii=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.cli.output import as_json_text
 
 
 @click.command("setup-builder", short_help="Install the onnxruntime-training gradient builder.")
@@ -35,6 +35,8 @@ def command(wheel: Path | None, python: Path | None, force: bool, as_json: bool)
       onnx-gradcam setup-builder
       onnx-gradcam setup-builder --wheel onnxruntime_training_cpu-1.19.2-cp311-...whl
     """
+    from onnx_gradcam.environment import describe_builder
     from onnx_gradcam.export.builders.environment import install_builder
 
-    show_report(install_builder(wheel=wheel, python=python, force=force), as_json=as_json)
+    status = install_builder(wheel=wheel, python=python, force=force)
+    click.echo(as_json_text(status.to_dict()) if as_json else describe_builder(status))
