@@ -6,10 +6,16 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.cli.output import examples, show_report
 
 
-@click.command("check", short_help="Prove that an exported file is right.")
+@click.command(
+    "check",
+    short_help="Prove that an exported file is right.",
+    epilog=examples(
+        "onnx-gradcam check model.cam.onnx --against model.onnx",
+    ),
+)
 @click.argument("exported", type=click.Path(path_type=Path))
 @click.option(
     "--against",
@@ -19,13 +25,9 @@ from onnx_gradcam.cli.output import show_report
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(exported: Path, against: Path | None, as_json: bool) -> None:
-    r"""Prove an exported file: valid, runs on onnxruntime, gradient against finite differences.
+    """Prove an exported file: valid, runs on onnxruntime, gradient against finite differences.
 
     With --against also: the original outputs are unchanged. Exit code 4 when a proof fails.
-
-    \b
-    Example:
-      onnx-gradcam check model.cam.onnx --against model.onnx
     """
     from onnx_gradcam import check_export
 

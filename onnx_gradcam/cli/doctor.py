@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import click
 
-from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.cli.output import examples, show_report
 from onnx_gradcam.errors import UnavailableError
 
 
-@click.command("doctor", short_help="Find conflicting packages and print the fix.")
+@click.command(
+    "doctor",
+    short_help="Find conflicting packages and print the fix.",
+    epilog=examples(
+        "onnx-gradcam doctor",
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> int:
-    r"""Show which onnxruntime and cv2 are installed, their conflicts, the fix, and the builder.
+    """Show which onnxruntime and cv2 are installed, their conflicts, the fix, and the builder.
 
     Exit code 0 when all is well, 5 when something needs mending.
-
-    \b
-    Example:
-      onnx-gradcam doctor
     """
     from onnx_gradcam.environment import diagnose
 

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.cli.output import examples, show_report
 from onnx_gradcam.preprocessing import PRESETS
 
 
-@click.command("export", short_help="Write MODEL with its explanation inside.")
+@click.command(
+    "export",
+    short_help="Write MODEL with its explanation inside.",
+    epilog=examples(
+        "onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet",
+        "onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -73,14 +80,9 @@ def command(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    r"""Write MODEL anew with the activations and gradients of its target layer as extra outputs.
+    """Write MODEL anew with the activations and gradients of its target layer as extra outputs.
 
     The written file is a drop-in replacement: same inputs, same outputs, standard operators only.
-
-    \b
-    Examples:
-      onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet
-      onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0
     """
     from onnx_gradcam import export_model
 

@@ -6,23 +6,25 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.output import show_report
+from onnx_gradcam.cli.output import examples, show_report
 
 
-@click.command("inspect", short_help="Show scores, candidate layers and what can be exported.")
+@click.command(
+    "inspect",
+    short_help="Show scores, candidate layers and what can be exported.",
+    epilog=examples(
+        "onnx-gradcam inspect model.onnx",
+    ),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--score", metavar="NAME", help="Output or tensor to explain, instead of the one found."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model: Path, score: str | None, as_json: bool) -> None:
-    r"""Show a model's inputs, scores and candidate layers, and which one the export would take.
+    """Show a model's inputs, scores and candidate layers, and which one the export would take.
 
     For each layer: its shape, and which builder can differentiate from the score back to it.
-
-    \b
-    Example:
-      onnx-gradcam inspect model.onnx
     """
     from onnx_gradcam import inspect_model
 

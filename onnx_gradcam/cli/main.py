@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from onnx_gradcam import __version__
+from onnx_gradcam.cli.output import examples
 from onnx_gradcam.errors import OnnxGradCamError
 from onnx_gradcam.extras import missing_dependency
 
@@ -73,6 +74,9 @@ def _report(error: Exception) -> int:
     """Print one line on stderr and return the exit code."""
     if isinstance(error, click.exceptions.Abort):
         return INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
     if isinstance(error, ModuleNotFoundError):
         error = missing_dependency(error) or error
     if isinstance(error, click.ClickException):
@@ -111,15 +115,17 @@ def _flush_or_hush() -> None:
 @click.command(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 internal error, 2 usage, 3 invalid or unsupported model,"
-    " 4 verification failed, 5 something asked for is not installed or not present,"
-    " 6 some images of several failed, 130 interrupted.",
+    epilog=examples(
+        "onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet",
+        "onnx-gradcam explain model.cam.onnx photo.jpg -o heatmaps",
+    )
+    + """
+
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 invalid or unsupported model, 4 verification
+failed, 5 something asked for is not installed or not present, 6 some images of several failed,
+130 interrupted.
+""",
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def main() -> None:
-    r"""Grad-CAM heat maps from plain ONNX files.
-
-    \b
-      onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet
-      onnx-gradcam explain model.cam.onnx photo.jpg -o heatmaps
-    """
+    """Grad-CAM heat maps from plain ONNX files."""

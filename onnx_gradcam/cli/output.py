@@ -26,3 +26,9 @@ def show_report(report: Report, *, as_json: bool) -> None:
 def as_json_text(content: dict[str, Any]) -> str:
     """Return indented JSON; names keep their own letters."""
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def examples(*commands: str) -> str:
+    """Return examples for the end of a command's help, one a line."""
+    keep_lines = "\b"  # click's mark for a paragraph that is not wrapped
+    return "\n".join([keep_lines, "Examples:", *(f"  {command}" for command in commands)])

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.output import as_json_text
+from onnx_gradcam.cli.output import as_json_text, examples
 
 
-@click.command("setup-builder", short_help="Install the onnxruntime-training gradient builder.")
+@click.command(
+    "setup-builder",
+    short_help="Install the onnxruntime-training gradient builder.",
+    epilog=examples(
+        "onnx-gradcam setup-builder",
+        "onnx-gradcam setup-builder --wheel onnxruntime_training_cpu-1.19.2-cp311-...whl",
+    ),
+)
 @click.option(
     "--wheel",
     type=click.Path(path_type=Path),
@@ -25,15 +32,10 @@ from onnx_gradcam.cli.output import as_json_text
 @click.option("--force", is_flag=True, help="Install again over what is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the builder's state as JSON.")
 def command(wheel: Path | None, python: Path | None, force: bool, as_json: bool) -> None:
-    r"""Install onnxruntime-training, pinned by hash, in a folder of its own.
+    """Install onnxruntime-training, pinned by hash, in a folder of its own.
 
     It shares its import name with onnxruntime; in a folder of its own the two do not meet. Only
     the export uses it: exported files run without it.
-
-    \b
-    Examples:
-      onnx-gradcam setup-builder
-      onnx-gradcam setup-builder --wheel onnxruntime_training_cpu-1.19.2-cp311-...whl
     """
     from onnx_gradcam.environment import describe_builder
     from onnx_gradcam.export.builders.environment import install_builder

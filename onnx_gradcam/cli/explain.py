@@ -1,0 +1,89 @@
+"""`onnx-gradcam explain`: where an exported model looked on photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_gradcam.cli.output import examples
+from onnx_gradcam.errors import BatchError
+
+
+@click.command(
+    "explain",
+    short_help="Write heat maps of photos.",
+    epilog=examples(
+        "onnx-gradcam explain model.cam.onnx cat.jpg -o heatmaps --top-k 3",
+        "onnx-gradcam explain model.cam.onnx cat.jpg dog.jpg -o heatmaps --class tabby --class 207",
+    ),
+)
+@click.argument("exported", type=click.Path(path_type=Path))
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="Where the pictures and raw maps go; created when missing.",
+)
+@click.option(
+    "--class",
+    "classes",
+    metavar="NAME|INDEX",
+    multiple=True,
+    help="A class to explain; repeat it for several.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Explain the K highest scores; 1 unless a class is named.",
+)
+@click.option(
+    "--method",
+    default="gradcam",
+    show_default=True,
+    metavar="NAME",
+    help="gradcam, gradcam++, hirescam, layercam, xgradcam or eigencam.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N",
+    help="Where to run; cuda is an error where it does not come up.",
+)
+@click.option("--force", is_flag=True, help="Overwrite files of an earlier run.")
+def command(
+    exported: Path,
+    images: tuple[Path, ...],
+    output: Path,
+    classes: tuple[str, ...],
+    top_k: int | None,
+    method: str,
+    device: str,
+    force: bool,
+) -> int:
+    """Write, for each image, a picture of where the model looked and the raw map of each class.
+
+    For cat.jpg: DIR/cat.cam.png, all classes in one panel, and DIR/cat.cam-INDEX.npy per class.
+    Prints index, score and name of each class.
+    """
+    from onnx_gradcam import load
+    from onnx_gradcam.batch import FailedPhoto, explain_photos
+
+    failed = 0
+    explainer = load(exported, device=device)
+    for result in explain_photos(
+        explainer, images, output, classes=classes, top_k=top_k, method=method, force=force
+    ):
+        if not isinstance(result, FailedPhoto):
+            click.echo(result.summary())
+        elif len(images) == 1:
+            raise result.error
+        else:
+            failed += 1
+            click.echo(f"error: {result.error}", err=True)
+    return BatchError.exit_code if failed else 0
