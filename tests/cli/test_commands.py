@@ -1,0 +1,99 @@
+"""Each command hands its options to the library; what the library does is tested elsewhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import onnx_gradcam
+from onnx_gradcam.cli.main import main
+
+
+class Report:
+    """A report as the library gives them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": "größe"}
+
+    def summary(self) -> str:
+        return "a summary"
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Record calls of the library's functions: (name, positional, keyword)."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(name: str) -> Any:
+        def function(*positional: object, **keyword: object) -> Report:
+            calls.append((name, positional, keyword))
+            return Report()
+
+        return function
+
+    for name in ("inspect_model", "export_model", "check_export"):
+        monkeypatch.setitem(vars(onnx_gradcam), name, record(name))
+    return calls
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+EXPORT_DEFAULTS = {
+    "layer": "auto",
+    "score": None,
+    "gradient_builder": "auto",
+    "class_input": "optional",
+    "preprocess": None,
+    "labels": None,
+    "force": False,
+    "verify": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ([], {}),
+        (["--layer", "/conv"], {"layer": "/conv"}),
+        (["--layer", "3"], {"layer": 3}),
+        (["--score", "logits"], {"score": "logits"}),
+        (["--gradient-builder", "reverse"], {"gradient_builder": "reverse"}),
+        (["--class-input", "fixed:7"], {"class_input": "fixed:7"}),
+        (["--preprocess", "imagenet"], {"preprocess": "imagenet"}),
+        (["--labels", "names.txt"], {"labels": Path("names.txt")}),
+        (["--force"], {"force": True}),
+        (["--no-verify"], {"verify": False}),
+    ],
+)
+def test_export_hands_on_each_option(
+    called: list[tuple[Any, ...]], options: list[str], changed: dict[str, Any]
+) -> None:
+    run("export", "a.onnx", "-o", "b.onnx", *options)
+    assert called == [("export_model", (Path("a.onnx"), Path("b.onnx")), EXPORT_DEFAULTS | changed)]
+
+
+def test_inspect_hands_on_the_score(called: list[tuple[Any, ...]]) -> None:
+    run("inspect", "a.onnx", "--score", "logits")
+    assert called == [("inspect_model", (Path("a.onnx"),), {"score": "logits"})]
+
+
+def test_check_hands_on_the_original(called: list[tuple[Any, ...]]) -> None:
+    run("check", "a.cam.onnx", "--against", "a.onnx")
+    assert called == [("check_export", (Path("a.cam.onnx"),), {"against": Path("a.onnx")})]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect", "a"], ["export", "a", "-o", "b"], ["check", "a"]], ids=lambda a: a[0]
+)
+def test_reports_are_text_or_json(called: list[tuple[Any, ...]], arguments: list[str]) -> None:
+    assert run(*arguments).stdout == "a summary\n"
+    as_json = run(*arguments, "--json").stdout
+    assert json.loads(as_json) == {"name": "größe"}
+    assert "größe" in as_json
+    assert len(called) == 2
