@@ -116,6 +116,7 @@ class Diagnosis:
             ("python", f"{self.python} ({self.executable})"),
             ("onnx-gradcam", self.onnx_gradcam),
             *((package.name, package.version) for package in self.packages),
+            *self._without_onnx(),
             ("providers", ", ".join(self.providers) or "none"),
             ("builder", describe_builder(self.builder)),
         ]
@@ -128,6 +129,12 @@ class Diagnosis:
             lines += ["", "all is well"]
         return "\n".join(lines)
 
+    def _without_onnx(self) -> list[tuple[str, str]]:
+        """Return the row that tells how to get onnx, which only the export needs."""
+        if any(package.name == "onnx" for package in self.packages):
+            return []
+        return [("onnx", "not installed; to export: pip install 'onnx-gradcam[export]'")]
+
 
 def describe_builder(status: BuilderStatus | None) -> str:
     """Return one line on the onnxruntime-training builder."""
@@ -135,8 +142,7 @@ def describe_builder(status: BuilderStatus | None) -> str:
         return "onnxruntime-training cannot be asked: pip install 'onnx-gradcam[export]'"
     if status.available:
         return f"onnxruntime-training {status.version} in {status.path} (Python: {status.python})"
-    remedy = f"; {status.fix}" if status.fix else ""
-    return f"onnxruntime-training: {status.problem}{remedy}"
+    return f"{status.problem}; {status.fix}"
 
 
 def diagnose(path: Sequence[str] | None = None) -> Diagnosis:
@@ -152,13 +158,16 @@ def diagnose(path: Sequence[str] | None = None) -> Diagnosis:
     if not problems:
         providers, failures = _import_and_ask()
         problems += failures
+    builder = _ask_builder()
+    if builder is not None and builder.version and not builder.available:
+        problems.append(Problem(builder.problem, (builder.fix.removeprefix("run: "),)))
     return Diagnosis(
         python=platform.python_version(),
         executable=sys.executable,
         onnx_gradcam=__version__,
         packages=tuple(packages),
         providers=providers,
-        builder=_ask_builder(),
+        builder=builder,
         problems=tuple(problems),
     )
 

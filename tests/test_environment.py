@@ -116,3 +116,22 @@ def test_the_summary_lists_problem_and_fix(site: Path) -> None:
     diagnosis = diagnose([str(site)])
     assert not diagnosis.healthy
     assert f"    {sys.executable} -m pip install onnxruntime-gpu==1.31.0" in diagnosis.summary()
+
+
+def test_a_missing_builder_is_told_but_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_GRADCAM_BUILDER", str(tmp_path / "none"))
+    diagnosis = diagnose()
+    assert diagnosis.healthy, diagnosis.problems
+    assert "onnx-gradcam setup-builder" in diagnosis.summary()
+
+
+def test_a_builder_of_the_wrong_version_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_distribution(tmp_path, "onnxruntime-training-cpu", "1.18.0")
+    monkeypatch.setenv("ONNX_GRADCAM_BUILDER", str(tmp_path))
+    [problem] = diagnose().problems
+    assert "holds onnxruntime-training 1.18.0, not 1.19.2" in problem.what
+    assert problem.fix == ("onnx-gradcam setup-builder --force",)

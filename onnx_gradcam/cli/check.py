@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnx_gradcam.cli.output import examples, show_report
+from onnx_gradcam.errors import VerificationError
 
 
 @click.command(
@@ -31,4 +32,8 @@ def command(exported: Path, against: Path | None, as_json: bool) -> None:
     """
     from onnx_gradcam import check_export
 
-    show_report(check_export(exported, against=against), as_json=as_json)
+    report = check_export(exported, against=against)
+    show_report(report, as_json=as_json)
+    if not report.passed:
+        failed = ", ".join(check.name for check in report.failures)
+        raise VerificationError(f"{exported} failed: {failed}")

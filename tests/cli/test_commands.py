@@ -9,10 +9,13 @@ from click.testing import CliRunner, Result
 
 import onnx_gradcam
 from onnx_gradcam.cli.main import main
+from onnx_gradcam.export.verification_report import Check, VerificationReport
 
 
 class Report:
     """A report as the library gives them."""
+
+    passed = True
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": "größe"}
@@ -86,6 +89,17 @@ def test_inspect_hands_on_the_score(called: list[tuple[Any, ...]]) -> None:
 def test_check_hands_on_the_original(called: list[tuple[Any, ...]]) -> None:
     run("check", "a.cam.onnx", "--against", "a.onnx")
     assert called == [("check_export", (Path("a.cam.onnx"),), {"against": Path("a.onnx")})]
+
+
+def test_a_failed_check_is_shown_and_exits_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = (Check("gradient", False, "off by 0.5"), Check("loads", True, "yes"))
+    monkeypatch.setitem(
+        vars(onnx_gradcam), "check_export", lambda *_, **__: VerificationReport(checks)
+    )
+    result = CliRunner().invoke(main, ["check", "a.cam.onnx"])
+    assert result.exit_code == 4
+    assert "off by 0.5" in result.stdout
+    assert result.stderr == "error: a.cam.onnx failed: gradient\n"
 
 
 @pytest.mark.parametrize(
