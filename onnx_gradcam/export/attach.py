@@ -1,0 +1,175 @@
+"""Splice the explanation into a copy of the model: nodes, outputs, the class input, metadata.
+
+The original nodes, inputs and outputs stay as and where they are; everything added follows them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from onnx_gradcam.contract import (
+    ACTIVATIONS_OUTPUT,
+    ADDED_OUTPUTS,
+    CLASS_INPUT,
+    CLASSES_OUTPUT,
+    GRADIENTS_OUTPUT,
+    METADATA_PREFIX,
+    PREFIX,
+    ExportMetadata,
+)
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.target_layer import Layer
+from onnx_gradcam.gradients.emitter import Dim, Emitter
+
+BATCH = "cam_batch"
+"""Symbolic size of ``cam_class``: the batch size or one."""
+
+OVERRIDABLE_SINCE_IR = 4
+"""From this IR version on an input may have an initializer as its default value."""
+
+
+@dataclass(frozen=True)
+class ClassInput:
+    """How the file takes the class: ``optional`` (default -1), ``required``, or ``fixed:K``."""
+
+    mode: str
+    fixed: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ClassInput:
+        """Read ``optional``, ``required`` or ``fixed:K``.
+
+        Raises:
+            UsageError: none of these.
+        """
+        match = re.fullmatch(r"optional|required|fixed:(-?\d+)", text)
+        if match is None:
+            raise UsageError(f"class input {text!r} is none of optional, required, fixed:K")
+        return cls(text, None if match[1] is None else int(match[1]))
+
+
+def refuse_exported(model: ModelProto) -> None:
+    """Refuse a model that carries an explanation already, or whose names collide with ours.
+
+    Raises:
+        UnsupportedModelError: it does.
+    """
+    if any(p.key.startswith(METADATA_PREFIX) for p in model.metadata_props):
+        raise UnsupportedModelError(
+            "the model carries an explanation already; export the original model instead"
+        )
+    graph = model.graph
+    names = {v.name for v in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
+    for node in graph.node:
+        names.update(node.output)
+        names.add(node.name)
+    ours = sorted(n for n in names if n in {*ADDED_OUTPUTS, CLASS_INPUT} or n.startswith(PREFIX))
+    if ours:
+        raise UnsupportedModelError(
+            f"the model uses the name {ours[0]!r}, which the explanation needs; rename it"
+        )
+
+
+def emit_activations(emit: Emitter, layer: Layer) -> str:
+    """Emit A, channels first, as the activations output."""
+    return _channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT)
+
+
+def emit_gradients(emit: Emitter, gradient: str, layer: Layer) -> str:
+    """Emit dL/dA, channels first, as the gradients output."""
+    return _channels_first(emit, gradient, layer, GRADIENTS_OUTPUT)
+
+
+def _channels_first(emit: Emitter, name: str, layer: Layer, output: str) -> str:
+    channel = layer.layout.index("C")
+    rest = [i for i in range(len(layer.layout)) if i not in {0, channel}]
+    perm = [0, channel, *rest]
+    if perm == sorted(perm):
+        return emit.node("Identity", [name], output=output)
+    return emit.node("Transpose", [name], output=output, perm=perm)
+
+
+def attach(
+    graph: Graph, emit: Emitter, layer: Layer, class_input: ClassInput, metadata: ExportMetadata
+) -> tuple[ModelProto, list[str]]:
+    """Return a copy of the model with the explanation, and warnings.
+
+    Args:
+        graph: the original model.
+        emit: holds the added nodes; `cam_activations`, `cam_gradients` and `cam_classes` are
+            produced among them.
+        layer: the explained layer.
+        class_input: how the class is given.
+        metadata: written into ``metadata_props``.
+    """
+    warnings: list[str] = []
+    model = ModelProto()
+    model.CopyFrom(graph.model)
+    if class_input.mode == "optional" and model.ir_version < OVERRIDABLE_SINCE_IR:
+        warnings.append(_raise_ir(model))
+    nodes = _live_nodes(emit.nodes)
+    read = {name for node in nodes for name in node.input}
+    constants = [t for t in emit.initializers if t.name in read]
+    if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
+        model.graph.node.extend(_constant_node(t) for t in constants)
+    else:
+        model.graph.initializer.extend(constants)
+    model.graph.node.extend(nodes)
+    _add_class_input(model, class_input)
+    dtype = emit.dtype(layer.tensor)
+    shape = [*layer.channels_first]
+    for name in (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT):
+        model.graph.output.append(_value_info(name, dtype, shape))
+    model.graph.output.append(_value_info(CLASSES_OUTPUT, TensorProto.INT64, shape[:1]))
+    props = {p.key: p.value for p in model.metadata_props} | metadata.to_props()
+    del model.metadata_props[:]
+    helper.set_model_props(model, props)
+    return model, warnings
+
+
+def _raise_ir(model: ModelProto) -> str:
+    """Raise IR 3 to 4, the first in which an input can be optional; weights stop being inputs."""
+    former, model.ir_version = model.ir_version, OVERRIDABLE_SINCE_IR
+    weights = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return (
+        f"IR version raised from {former} to {OVERRIDABLE_SINCE_IR}: before that {CLASS_INPUT}"
+        " cannot be optional; --class-input required or fixed:K keeps the version"
+    )
+
+
+def _live_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Return the nodes that the added outputs need, in order."""
+    needed = set(ADDED_OUTPUTS)
+    kept = []
+    for node in reversed(nodes):
+        if any(o in needed for o in node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _constant_node(tensor: TensorProto) -> NodeProto:
+    value = TensorProto()
+    value.CopyFrom(tensor)
+    return helper.make_node("Constant", [], [tensor.name], name=tensor.name, value=value)
+
+
+def _add_class_input(model: ModelProto, class_input: ClassInput) -> None:
+    if class_input.fixed is not None:
+        return
+    model.graph.input.append(_value_info(CLASS_INPUT, TensorProto.INT64, [BATCH]))
+    if class_input.mode == "optional":
+        default = np.array([-1], dtype=np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(default, CLASS_INPUT))
+
+
+def _value_info(name: str, dtype: int, shape: list[Dim]) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, shape)

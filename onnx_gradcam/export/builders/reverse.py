@@ -1,0 +1,97 @@
+"""The built-in gradient builder: one reversed walk over the tail.
+
+In: the tail and the seed dL/d(score). Out: the name of dL/dA; nodes go to the emitter.
+"""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.graph import Graph, describe
+from onnx_gradcam.export.tail import Tail, refuse_missing_formulas
+from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.registry import Context, FormulaError, find_gradient
+
+
+def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
+    """Emit dL/dA by reverse-mode differentiation of the tail.
+
+    Args:
+        graph: the forward model.
+        tail: its part from A to the score.
+        emit: where to write nodes.
+        seed: dL/d(score), in the shape of the score.
+
+    Returns:
+        The name of dL/dA, in the shape of A.
+
+    Raises:
+        UnsupportedModelError: operators without a formula, or used in a way it does not cover;
+            all of them are named.
+    """
+    refuse_missing_formulas(graph, tail)
+    gradients: dict[str, list[str]] = {tail.score: [seed]}
+    problems: list[str] = []
+    for node in reversed(tail.nodes):
+        incoming = [_total(emit, gradients.pop(o, [])) for o in node.output]
+        if all(g is None for g in incoming):
+            continue
+        try:
+            _propagate(graph, tail, emit, node, incoming, gradients)
+        except FormulaError as error:
+            problems.append(f"{describe(node, graph.opset(node.domain))}: {error}")
+            _pretend(tail, node, gradients, seed)
+    if problems:
+        raise UnsupportedModelError(
+            f"no gradient for {'; '.join(problems[:5])}, between {tail.target!r} and"
+            f" {tail.score!r}; choose a later layer with --layer"
+        )
+    total = _total(emit, gradients.get(tail.target, []))
+    if total is None:
+        raise UnsupportedModelError(
+            f"the gradient of {tail.score!r} with respect to {tail.target!r} is zero everywhere:"
+            " no differentiable path joins them; choose another layer with --layer"
+        )
+    return total
+
+
+def _propagate(
+    graph: Graph,
+    tail: Tail,
+    emit: Emitter,
+    node: NodeProto,
+    incoming: list[str | None],
+    gradients: dict[str, list[str]],
+) -> None:
+    opset = graph.opset(node.domain)
+    formula = find_gradient(node.domain, node.op_type, opset)
+    assert formula is not None, "refuse_missing_formulas has looked"
+    context = Context(
+        emit,
+        node,
+        list(node.input),
+        list(node.output),
+        opset,
+        output_gradients=incoming,
+        wanted=[name in tail.tensors for name in node.input],
+    )
+    with emit.scope(f"gradient/{node.name or node.output[0]}".strip("/")):
+        results = formula(context)
+    for name, wanted, result in zip(node.input, context.wanted, results, strict=True):
+        if wanted and result is not None:
+            gradients.setdefault(name, []).append(result)
+
+
+def _pretend(tail: Tail, node: NodeProto, gradients: dict[str, list[str]], stand_in: str) -> None:
+    """Go on behind a node without a gradient, so that all problems are reported at once."""
+    for name in node.input:
+        if name in tail.tensors:
+            gradients.setdefault(name, []).append(stand_in)
+
+
+def _total(emit: Emitter, parts: list[str]) -> str | None:
+    if not parts:
+        return None
+    with emit.scope("gradient/accumulate"):
+        return emit.sum(parts)

@@ -1,0 +1,84 @@
+"""Which axis of a feature map is which: batch, channels, space.
+
+Convolutions, poolings and batch normalisations of ONNX are channels-first; elementwise operators
+keep the layout of their input, Transpose permutes it, everything else ends what is known.
+"""
+
+from __future__ import annotations
+
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.gradients.emitter import Dim
+from onnx_gradcam.gradients.registry import attribute_of
+
+NCHW = {3: "NCW", 4: "NCHW", 5: "NCDHW"}
+"""The channels-first layout per rank."""
+
+_CHANNELS_FIRST = frozenset(
+    {
+        "AveragePool",
+        "BatchNormalization",
+        "Conv",
+        "ConvInteger",
+        "ConvTranspose",
+        "DepthToSpace",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LRN",
+        "LpPool",
+        "MaxPool",
+        "QLinearConv",
+        "SpaceToDepth",
+    }
+)
+
+_LOSES_AXES = frozenset(
+    {"Flatten", "Gather", "GatherND", "Gemm", "MatMul", "Reshape", "Squeeze", "Unsqueeze", "Einsum"}
+)
+
+
+def tensor_layouts(graph: Graph, image: str) -> dict[str, str]:
+    """Return the layout of every tensor for which it is known, e.g. ``{"relu": "NCHW"}``."""
+    layouts: dict[str, str] = {}
+    shape = graph.shape(image)
+    if shape is not None and len(shape) in NCHW:
+        layouts[image] = _image_layout(shape)
+    for node in graph.nodes:
+        if not node.output or not node.output[0]:
+            continue
+        rank = len(graph.shape(node.output[0]) or ())
+        layout: str | None = None
+        if node.op_type in _CHANNELS_FIRST:
+            layout = NCHW.get(rank)
+        elif node.op_type == "Transpose" and node.input[0] in layouts:
+            before = layouts[node.input[0]]
+            perm = attribute_of(node, "perm", list(range(len(before)))[::-1])
+            layout = "".join(before[i] for i in perm)
+        elif node.op_type == "MatMul":
+            layout = _of_product(layouts.get(node.input[0]))
+        elif node.op_type not in _LOSES_AXES:
+            known = [layouts[i] for i in node.input if i in layouts and len(layouts[i]) == rank]
+            layout = known[0] if known else None
+        if layout is not None and len(layout) == rank:
+            layouts.update((name, layout) for name in node.output if name)
+    return layouts
+
+
+def _of_product(layout: str | None) -> str | None:
+    """Return the layout after a product with weights, which replaces the last axis."""
+    return layout if layout is not None and layout.endswith("C") else None
+
+
+def _image_layout(shape: tuple[Dim, ...]) -> str:
+    """Guess the layout of the image: channels last when only the last axis is 1, 3 or 4 long."""
+    first = NCHW[len(shape)]
+    few = {1, 3, 4}
+    if shape[-1] in few and shape[1] not in few:
+        return "N" + first[2:] + "C"
+    return first
+
+
+def spatial_sizes(shape: tuple[Dim, ...], layout: str) -> list[Dim]:
+    """Return the sizes of the spatial axes of a shape."""
+    return [size for size, axis in zip(shape, layout, strict=True) if axis not in "NC"]

@@ -1,0 +1,214 @@
+"""`export_model`: from a model file to the same model that also explains itself.
+
+The steps, in order: load, find the score, choose the layer, cut the tail, build the gradient,
+attach it, write to a staging file, verify that file, move it into place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnx_gradcam import __version__
+from onnx_gradcam.contract import CLASSES_OUTPUT, PREFIX, ExportMetadata
+from onnx_gradcam.errors import (
+    ClassNotFoundError,
+    UnsupportedModelError,
+    UsageError,
+    VerificationError,
+)
+from onnx_gradcam.export.attach import (
+    ClassInput,
+    attach,
+    emit_activations,
+    emit_gradients,
+    refuse_exported,
+)
+from onnx_gradcam.export.builders.select import Built, build_gradient, check_builder
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.model_file import LoadedModel, load_model
+from onnx_gradcam.export.model_output import check_output, staged_model
+from onnx_gradcam.export.report import ExportReport
+from onnx_gradcam.export.score import Score, emit_seed, find_score
+from onnx_gradcam.export.tail import cut_tail
+from onnx_gradcam.export.target_layer import Layer, choose_layer, image_input
+from onnx_gradcam.export.verify import verify_export
+from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.registry import NEWEST_OPSET
+from onnx_gradcam.preprocessing import Preprocessing, resolve_preprocessing
+
+OLDEST_OPSET = 7
+"""Lowest opset that is read: before it broadcasting was a different one."""
+
+
+def export_model(
+    model: str | Path | bytes | onnx.ModelProto,
+    output: str | Path,
+    *,
+    layer: str | int = "auto",
+    score: str | None = None,
+    gradient_builder: str = "auto",
+    class_input: str = "optional",
+    preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
+    labels: Sequence[str] | str | Path | None = None,
+    force: bool = False,
+    verify: bool = True,
+) -> ExportReport:
+    """Write a copy of the model that also outputs A and dy^c/dA, and report what was done.
+
+    Grad-CAM (Selvaraju et al., arXiv 1610.02391, equations 1 and 2) needs the activations A of a
+    feature map and the gradient of the class score y^c with respect to them; both become outputs
+    of the exported file, computed by standard ONNX operators only.
+
+    Args:
+        model: path, serialised bytes or `onnx.ModelProto` of a classifier, opset 7 or later.
+        output: file to write.
+        layer: ``auto`` for the penultimate feature map, or a tensor name, node name or index.
+        score: output or tensor that holds the class scores; None finds it.
+        gradient_builder: ``auto``, ``onnxruntime-training`` or ``reverse``.
+        class_input: ``optional``, ``required`` or ``fixed:K``.
+        preprocess: preset name, JSON file, mapping or recipe, stored in the file.
+        labels: class names, or a text file with one per line, stored in the file.
+        force: replace an existing output.
+        verify: prove the file before it appears under its name.
+
+    Returns:
+        The report.
+
+    Raises:
+        OnnxGradCamError: `UsageError` (arguments, output), `ModelError` (the model),
+            `VerificationError`, `UnavailableError` (builder) or `WriteError`. No file is left.
+    """
+    recipe = resolve_preprocessing(preprocess)
+    mode = ClassInput.parse(class_input)
+    status = check_builder(gradient_builder)
+    source_path = Path(model) if isinstance(model, (str, Path)) else None
+    check_output(output, force, source=source_path)
+    loaded = load_model(model)
+    graph = _checked_graph(loaded)
+    scores = find_score(graph, score)
+    _check_class(mode, scores)
+    image = image_input(graph, scores)
+    target = choose_layer(graph, image, scores, layer)
+    tail = cut_tail(graph, target.tensor, scores.tensor)
+    classes: list[str] = []
+
+    def seeded_emitter() -> tuple[Emitter, str]:
+        emit = Emitter(graph.opset(), graph.types, graph.constant, PREFIX, list(graph.names))
+        emit_activations(emit, target)
+        seed = emit_seed(emit, scores, mode.fixed)
+        classes[:] = [seed.classes]
+        return emit, seed.seed
+
+    built = build_gradient(graph, tail, seeded_emitter, gradient_builder, status)
+    emit_gradients(built.emit, built.gradient, target)
+    built.emit.node("Identity", classes, output=CLASSES_OUTPUT)
+    metadata = ExportMetadata(
+        tool_version=__version__,
+        gradient_builder=built.builder,
+        gradient_builder_version=built.version,
+        image_input=image,
+        target=target.tensor,
+        target_layout=target.layout,
+        score_tensor=scores.tensor,
+        score_output=scores.output,
+        class_axis=scores.class_axis,
+        num_classes=scores.num_classes,
+        class_input=class_input,
+        source_sha256=loaded.sha256,
+        preprocessing=None if recipe is None else recipe.to_dict(),
+        labels=_read_labels(labels, scores),
+    )
+    exported, warnings = attach(graph, built.emit, target, mode, metadata)
+    with staged_model(
+        exported,
+        output,
+        base_dir=loaded.base_dir,
+        external=loaded.has_external_data,
+        force=force,
+        source=source_path,
+    ) as staged:
+        verification = None
+        if verify:
+            verification = verify_export(staged.path, loaded, metadata)
+            if not verification.passed:
+                raise VerificationError(
+                    f"the export of {target.tensor!r} failed verification:"
+                    f" {'; '.join(f'{c.name}: {c.detail}' for c in verification.failures)};"
+                    " nothing was written"
+                )
+        staged.commit()
+        written = staged.bytes_written
+    return _report(
+        Path(output), graph, built, target, scores, exported, written, verification, warnings
+    )
+
+
+def _report(
+    output: Path,
+    graph: Graph,
+    built: Built,
+    target: Layer,
+    scores: Score,
+    exported: onnx.ModelProto,
+    written: int,
+    verification: Any,
+    warnings: list[str],
+) -> ExportReport:
+    return ExportReport(
+        output=output,
+        builder=built.builder,
+        builder_version=built.version,
+        builder_reason=built.reason,
+        target=target.tensor,
+        target_reason=target.reason,
+        target_shape=target.channels_first,
+        score=scores.tensor,
+        num_classes=scores.num_classes,
+        opset=graph.opset(),
+        nodes_added=len(exported.graph.node) - len(graph.nodes),
+        bytes_written=written,
+        verification=verification,
+        warnings=tuple(warnings),
+    )
+
+
+def _checked_graph(loaded: LoadedModel) -> Graph:
+    refuse_exported(loaded.model)
+    graph = Graph(loaded.model, loaded.tensor_values)
+    opset = graph.opset()
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UnsupportedModelError(
+            f"opset {opset} of the model is not covered ({OLDEST_OPSET} to {NEWEST_OPSET});"
+            " convert the model with onnx.version_converter"
+        )
+    return graph
+
+
+def _check_class(mode: ClassInput, scores: Score) -> None:
+    count = scores.num_classes
+    if mode.fixed is not None and not -count <= mode.fixed < count:
+        raise ClassNotFoundError(f"class {mode.fixed} is out of range: 0 to {count - 1}")
+
+
+def _read_labels(labels: Sequence[str] | str | Path | None, scores: Score) -> list[str] | None:
+    """Return the class names; from a file, one per line.
+
+    Raises:
+        UsageError: the file cannot be read, or the number of names is not that of the classes.
+    """
+    if labels is None:
+        return None
+    if isinstance(labels, (str, Path)):
+        try:
+            text = Path(labels).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read labels from {labels}: {error}") from error
+        labels = text.rstrip("\n").split("\n")
+    names = [str(name).strip() for name in labels]
+    if len(names) != scores.num_classes:
+        raise UsageError(f"{len(names)} labels for {scores.num_classes} classes")
+    return names

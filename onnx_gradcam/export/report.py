@@ -1,0 +1,73 @@
+"""What an export did, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx_gradcam.export.score import format_shape
+from onnx_gradcam.export.verify import VerificationReport
+from onnx_gradcam.gradients.emitter import Dim
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_model` wrote.
+
+    Attributes:
+        output: the exported file.
+        builder: ``onnxruntime-training`` or ``reverse``.
+        builder_version: its version.
+        builder_reason: why this builder.
+        target: tensor A.
+        target_reason: why this layer.
+        target_shape: shape of A, ``(N, C, *spatial)``.
+        score: tensor y, the score before softmax.
+        num_classes: number of classes K.
+        opset: opset of the default domain, that of the model.
+        nodes_added: number of nodes after the original ones.
+        bytes_written: size of the file(s) in bytes.
+        verification: what was checked, None with ``verify=False``.
+        warnings: one line each.
+    """
+
+    output: Path
+    builder: str
+    builder_version: str
+    builder_reason: str
+    target: str
+    target_reason: str
+    target_shape: tuple[Dim, ...]
+    score: str
+    num_classes: int
+    opset: int
+    nodes_added: int
+    bytes_written: int
+    verification: VerificationReport | None
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready mapping."""
+        values = asdict(self)
+        values["output"] = str(self.output)
+        values["target_shape"] = list(self.target_shape)
+        values["warnings"] = list(self.warnings)
+        values["verification"] = None if self.verification is None else self.verification.to_dict()
+        return values
+
+    def summary(self) -> str:
+        """Return a few lines of text."""
+        lines = [
+            f"wrote     {self.output} ({self.bytes_written / 1e6:.1f} MB,"
+            f" {self.nodes_added} nodes added, opset {self.opset})",
+            f"layer     {self.target} {format_shape(self.target_shape)}: {self.target_reason}",
+            f"score     {self.score}, {self.num_classes} classes",
+            f"gradient  {self.builder} {self.builder_version}: {self.builder_reason}",
+        ]
+        if self.verification is None:
+            lines.append("verified  no (--no-verify)")
+        else:
+            lines += self.verification.summary().splitlines()
+        lines += [f"warning   {text}" for text in self.warnings]
+        return "\n".join(lines)

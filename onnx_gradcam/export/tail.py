@@ -1,0 +1,75 @@
+"""The tail: the nodes between the target layer A and the score, which the gradient runs through.
+
+In: the graph, A and the score. Out: `Tail`, and an error that names every operator in it that
+nobody can differentiate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.graph import Graph, describe
+from onnx_gradcam.gradients.registry import find_gradient
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The sub-graph from A to the score.
+
+    Attributes:
+        target: the tensor A.
+        score: the score tensor.
+        nodes: its nodes in topological order.
+        tensors: the tensors on differentiable paths from A to the score, both included.
+    """
+
+    target: str
+    score: str
+    nodes: tuple[NodeProto, ...]
+    tensors: frozenset[str]
+
+
+def cut_tail(graph: Graph, target: str, score: str) -> Tail:
+    """Return the nodes on differentiable paths from `target` to `score`."""
+    tensors = graph.depends_on([target]) & graph.leads_to(score)
+    nodes = tuple(
+        node
+        for node in graph.nodes
+        if any(o in tensors and o != target for o in node.output)
+        and any(name in tensors for name in graph.reads(node))
+    )
+    return Tail(target, score, nodes, frozenset(tensors))
+
+
+def missing_formulas(graph: Graph, tail: Tail) -> list[NodeProto]:
+    """Return the nodes of the tail whose operator has no gradient formula here."""
+    return [
+        node
+        for node in tail.nodes
+        if find_gradient(node.domain, node.op_type, graph.opset(node.domain)) is None
+    ]
+
+
+def refuse_missing_formulas(graph: Graph, tail: Tail) -> None:
+    """Refuse a tail that holds operators without a formula.
+
+    Raises:
+        UnsupportedModelError: naming all of them.
+    """
+    missing = missing_formulas(graph, tail)
+    if missing:
+        raise UnsupportedModelError(
+            no_gradient(graph, tail, [describe(n, graph.opset(n.domain)) for n in missing])
+        )
+
+
+def no_gradient(graph: Graph, tail: Tail, problems: list[str]) -> str:
+    """Return the one-line message for nodes that cannot be differentiated."""
+    shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if problems[5:] else "")
+    return (
+        f"no gradient formula for {shown}, between {tail.target!r} and {tail.score!r}; choose a"
+        " later layer with --layer, or add a formula: docs/add-an-operator.md"
+    )

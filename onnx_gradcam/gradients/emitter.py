@@ -1,0 +1,376 @@
+"""Write ONNX nodes in the form that the model's opset demands.
+
+Formulas speak to the `Emitter` in operations (`reduce_sum`, `pad`, `where`); it appends the nodes
+and returns the name of the result. Whether axes are an attribute or an input, whether an operator
+exists yet, and how constants are typed is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+Dim = int | str | None
+"""A known size, a symbol (equal symbols are equal sizes), or None when nothing is known."""
+
+Array = NDArray[Any]
+
+_OUTPUT_DTYPE = {
+    "Shape": TensorProto.INT64,
+    "Less": TensorProto.BOOL,
+    "Greater": TensorProto.BOOL,
+    "Equal": TensorProto.BOOL,
+    "Not": TensorProto.BOOL,
+    "And": TensorProto.BOOL,
+    "Or": TensorProto.BOOL,
+    "NonZero": TensorProto.INT64,
+    "Size": TensorProto.INT64,
+}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (an onnx.TensorProto number) and, where known, the shape of a tensor."""
+
+    dtype: int
+    shape: tuple[Dim, ...] | None = None
+
+
+class Emitter:
+    """Appends nodes to a list; every method returns the name of the tensor it produced.
+
+    Args:
+        opset: version of the default operator domain to write in.
+        types: types of the tensors that exist already (forward graph); grows with what is emitted.
+        constants: value of a constant tensor of the forward graph, or None.
+        prefix: start of every name that is added.
+        taken: names in use that must not be produced again.
+    """
+
+    def __init__(
+        self,
+        opset: int,
+        types: Mapping[str, TensorType],
+        constants: Callable[[str], Array | None],
+        prefix: str,
+        taken: Sequence[str] = (),
+    ) -> None:
+        """Start with no nodes."""
+        self.opset = opset
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self._types = dict(types)
+        self._forward_constants = constants
+        self._prefix = prefix
+        self._taken = set(taken)
+        self._counters: dict[str, int] = {}
+        self._scope = ""
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._values: dict[str, Array] = {}
+        self.measured: dict[str, str] = {}
+        """For results of Shape and Size: the tensor that was measured."""
+
+    # -- what is known about tensors ---------------------------------------------------------
+
+    def type_of(self, name: str) -> TensorType | None:
+        """Return the type of a tensor, None when it is unknown."""
+        return self._types.get(name)
+
+    def dtype(self, name: str) -> int:
+        """Return the element type of a tensor, float32 when nothing is known."""
+        known = self._types.get(name)
+        return known.dtype if known else int(TensorProto.FLOAT)
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        """Return the shape of a tensor as far as it is known."""
+        known = self._types.get(name)
+        return known.shape if known else None
+
+    def value(self, name: str) -> Array | None:
+        """Return the value of a constant tensor, None when it is not constant."""
+        if name in self._values:
+            return self._values[name]
+        return self._forward_constants(name)
+
+    def declare(self, name: str, dtype: int, shape: Sequence[Dim] | None = None) -> None:
+        """Record the type of a tensor that a caller knows better."""
+        self._types[name] = TensorType(dtype, None if shape is None else tuple(shape))
+
+    # -- naming and raw nodes ----------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Put `name` into the names of everything emitted inside the block."""
+        previous, self._scope = self._scope, name
+        try:
+            yield
+        finally:
+            self._scope = previous
+
+    def unique(self, hint: str) -> str:
+        """Return a new name that shows the scope and the hint."""
+        base = self._prefix + (f"{self._scope}/" if self._scope else "") + hint
+        while True:
+            count = self._counters.get(base, 0)
+            self._counters[base] = count + 1
+            name = f"{base}_{count}" if count else base
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        *,
+        hint: str | None = None,
+        dtype: int | None = None,
+        output: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Append one standard node with one output and return that output's name."""
+        hint = hint or op_type
+        name = output or self.unique(hint)
+        attributes = {k: v for k, v in attributes.items() if v is not None}
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), [name], name=name, **attributes)
+        )
+        if dtype is None:
+            dtype = _OUTPUT_DTYPE.get(op_type, self.dtype(inputs[0]))
+        self._types[name] = TensorType(dtype)
+        if op_type in {"Shape", "Size"}:
+            self.measured[name] = inputs[0]
+        return name
+
+    def nodes_with_outputs(
+        self, op_type: str, inputs: Sequence[str], count: int, **attributes: Any
+    ) -> list[str]:
+        """Append one node with `count` outputs (Split, TopK) of the first input's type."""
+        names = [self.unique(op_type) for _ in range(count)]
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), names, name=names[0], **attributes)
+        )
+        for name in names:
+            self._types[name] = TensorType(self.dtype(inputs[0]))
+        return names
+
+    # -- constants ---------------------------------------------------------------------------
+
+    def constant(self, value: Array, hint: str = "constant") -> str:
+        """Return an initializer of this value; equal values share one."""
+        value = np.asarray(value)
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._known:
+            scope, self._scope = self._scope, "constants"
+            name = self.unique(hint)
+            self._scope = scope
+            self.initializers.append(numpy_helper.from_array(value, name))
+            self.declare(name, self.initializers[-1].data_type, value.shape)
+            self._known[key] = name
+            self._values[name] = value
+        return self._known[key]
+
+    def ints(self, values: Sequence[int]) -> str:
+        """Return an int64 constant ``(len,)``."""
+        return self.constant(np.array(list(values), dtype=np.int64), "ints")
+
+    def filled(self, value: float | Array, like: str) -> str:
+        """Return a constant of the element type of `like`."""
+        dtype = helper.tensor_dtype_to_np_dtype(self.dtype(like))
+        return self.constant(np.asarray(value, dtype=dtype), "value")
+
+    # -- arithmetic --------------------------------------------------------------------------
+
+    def _operand(self, value: str | float, like: str) -> str:
+        return value if isinstance(value, str) else self.filled(value, like)
+
+    def add(self, a: str, b: str | float) -> str:
+        """Return a + b."""
+        return self.node("Add", [a, self._operand(b, a)])
+
+    def sub(self, a: str | float, b: str) -> str:
+        """Return a - b."""
+        return self.node("Sub", [self._operand(a, b), b], dtype=self.dtype(b))
+
+    def mul(self, a: str, b: str | float) -> str:
+        """Return a * b."""
+        return self.node("Mul", [a, self._operand(b, a)])
+
+    def div(self, a: str | float, b: str | float) -> str:
+        """Return a / b."""
+        like = a if isinstance(a, str) else b
+        assert isinstance(like, str)
+        return self.node("Div", [self._operand(a, like), self._operand(b, like)])
+
+    def pow(self, a: str, exponent: float | str) -> str:
+        """Return a ** exponent."""
+        return self.node("Pow", [a, self._operand(exponent, a)])
+
+    def unary(self, op_type: str, x: str) -> str:
+        """Return op(x) for an operator that never changed its form."""
+        return self.node(op_type, [x])
+
+    def neg(self, x: str) -> str:
+        """Return -x."""
+        return self.node("Neg", [x])
+
+    def sum(self, values: Sequence[str]) -> str:
+        """Return the elementwise sum of one or more tensors of equal shape."""
+        total = values[0]
+        for value in values[1:]:
+            total = self.add(total, value)
+        return total
+
+    # -- comparison and selection ------------------------------------------------------------
+
+    def less(self, a: str, b: str | float) -> str:
+        """Return a < b as bool."""
+        return self.node("Less", [a, self._operand(b, a)])
+
+    def greater(self, a: str, b: str | float) -> str:
+        """Return a > b as bool."""
+        return self.node("Greater", [a, self._operand(b, a)])
+
+    def cast(self, x: str, dtype: int) -> str:
+        """Return x in another element type (an onnx.TensorProto number)."""
+        if self.dtype(x) == dtype and x in self._types:
+            return x
+        return self.node("Cast", [x], dtype=dtype, to=dtype)
+
+    def where(self, condition: str, a: str | float, b: str | float) -> str:
+        """Return a where the condition holds, else b; by arithmetic before opset 9."""
+        like = a if isinstance(a, str) else b
+        assert isinstance(like, str)
+        if self.opset >= 9:
+            operands = [condition, self._operand(a, like), self._operand(b, like)]
+            return self.node("Where", operands, dtype=self.dtype(like))
+        mask = self.cast(condition, self.dtype(like))
+        if not isinstance(b, str) and b == 0:
+            return self.mul(mask, a)
+        if not isinstance(a, str) and a == 0:
+            return self.mul(self.sub(1.0, mask), b)
+        return self.add(self.mul(mask, a), self.mul(self.sub(1.0, mask), b))
+
+    def masked(self, gradient: str, condition: str) -> str:
+        """Return the gradient where the condition holds, else zero."""
+        return self.where(condition, gradient, 0.0)
+
+    # -- reductions --------------------------------------------------------------------------
+
+    def _reduce(
+        self, op_type: str, since: int, x: str, axes: Sequence[int], keepdims: bool
+    ) -> str:
+        if self.opset >= since:
+            return self.node(op_type, [x, self.ints(axes)], keepdims=int(keepdims))
+        return self.node(op_type, [x], axes=list(axes), keepdims=int(keepdims))
+
+    def reduce_sum(self, x: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Return the sum over `axes`."""
+        return self._reduce("ReduceSum", 13, x, axes, keepdims)
+
+    def reduce_mean(self, x: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Return the mean over `axes`."""
+        return self._reduce("ReduceMean", 18, x, axes, keepdims)
+
+    # -- shapes ------------------------------------------------------------------------------
+
+    def shape_tensor(self, x: str) -> str:
+        """Return the shape of x as int64 ``(rank,)``: a constant where it is static."""
+        shape = self.shape(x)
+        if shape is not None and all(isinstance(d, int) for d in shape):
+            return self.ints([d for d in shape if isinstance(d, int)])
+        return self.node("Shape", [x])
+
+    def reshape(self, x: str, shape: Sequence[int] | str) -> str:
+        """Return x in another shape; in a list 0 keeps the size of that axis, -1 infers it."""
+        return self.node("Reshape", [x, shape if isinstance(shape, str) else self.ints(shape)])
+
+    def reshape_like(self, x: str, reference: str) -> str:
+        """Return x in the shape of `reference`, through one symbolic axis where possible."""
+        shape = self.shape(reference)
+        if shape is not None:
+            sizes = [d if isinstance(d, int) else -1 for d in shape]
+            if sizes.count(-1) <= 1 and 0 not in sizes:
+                return self.reshape(x, sizes)
+        return self.reshape(x, self.shape_tensor(reference))
+
+    def expand_like(self, x: str, reference: str) -> str:
+        """Return x broadcast to the shape of `reference`."""
+        if self.opset >= 8:
+            return self.node("Expand", [x, self.shape_tensor(reference)])
+        return self.add(x, self.mul(reference, 0.0))
+
+    def expand(self, x: str, shape: str) -> str:
+        """Return x of the same rank broadcast to an int64 shape tensor."""
+        if self.opset >= 8:
+            return self.node("Expand", [x, shape])
+        return self.node("Tile", [x, self.node("Div", [shape, self.node("Shape", [x])])])
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """Return x with its axes permuted; x itself when nothing moves."""
+        if list(perm) == sorted(perm):
+            return x
+        return self.node("Transpose", [x], perm=list(perm))
+
+    def unsqueeze(self, x: str, axes: Sequence[int]) -> str:
+        """Return x with new axes of size one."""
+        if self.opset >= 13:
+            return self.node("Unsqueeze", [x, self.ints(axes)])
+        return self.node("Unsqueeze", [x], axes=list(axes))
+
+    def squeeze(self, x: str, axes: Sequence[int]) -> str:
+        """Return x without the given axes of size one."""
+        if self.opset >= 13:
+            return self.node("Squeeze", [x, self.ints(axes)])
+        return self.node("Squeeze", [x], axes=list(axes))
+
+    def concat(self, values: Sequence[str], axis: int) -> str:
+        """Return the tensors joined along an axis."""
+        return self.node("Concat", values, axis=axis)
+
+    def slice(
+        self, x: str, starts: Sequence[int] | str, ends: Sequence[int] | str, axes: Sequence[int]
+    ) -> str:
+        """Return x[start:end] along `axes`; starts and ends may be int64 tensors from opset 10."""
+        if self.opset >= 10:
+            bounds = [v if isinstance(v, str) else self.ints(v) for v in (starts, ends)]
+            return self.node("Slice", [x, *bounds, self.ints(axes)])
+        if isinstance(starts, str) or isinstance(ends, str):
+            fixed = [self.value(v) if isinstance(v, str) else v for v in (starts, ends)]
+            if fixed[0] is None or fixed[1] is None:
+                raise ValueError("Slice with computed bounds needs opset 10")
+            starts, ends = ([int(i) for i in v] for v in fixed if v is not None)
+        return self.node(
+            "Slice", [x], starts=list(starts), ends=list(ends), axes=list(axes)
+        )
+
+    def pad(self, x: str, pads: Sequence[int], value: float = 0.0) -> str:
+        """Return x padded, begins then ends of all axes; negative numbers crop."""
+        if not any(pads):
+            return x
+        if self.opset >= 11:
+            inputs = [x, self.ints(pads)] + ([self.filled(value, x)] if value else [])
+            return self.node("Pad", inputs, mode="constant")
+        return self.node("Pad", [x], mode="constant", pads=list(pads), value=float(value))
+
+    def reversed(self, x: str, axis: int, size: int) -> str:
+        """Return x with one axis of known size in reverse order."""
+        if size == 1:
+            return x
+        return self.node("Gather", [x, self.ints(range(size - 1, -1, -1))], axis=axis)
+
+    # -- products ----------------------------------------------------------------------------
+
+    def matmul(self, a: str, b: str) -> str:
+        """Return the (batched) matrix product."""
+        return self.node("MatMul", [a, b])
+
+    def conv(self, x: str, weight: str, **attributes: Any) -> str:
+        """Return Conv(x, weight) without bias."""
+        return self.node("Conv", [x, weight], **attributes)

@@ -1,0 +1,107 @@
+"""Gradients of matrix products: Gemm and MatMul.
+
+Sources: ONNX operator specifications Gemm-13 and MatMul-13.
+"""
+
+from __future__ import annotations
+
+from onnx_gradcam.gradients.broadcasting import unbroadcast
+from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
+
+
+def gemm_no_bias(
+    emit: Emitter, a: str, b: str, *, trans_a: bool, trans_b: bool, alpha: float = 1.0
+) -> str:
+    """Return alpha op(a) op(b) of two matrices, by MatMul where nothing is transposed."""
+    if not trans_a and not trans_b and alpha == 1:
+        return emit.matmul(a, b)
+    inputs = [a, b]
+    if emit.opset < 11:  # C became optional with opset 11
+        inputs.append(emit.filled([0.0], a))
+    return emit.node(
+        "Gemm", inputs, alpha=float(alpha), transA=int(trans_a), transB=int(trans_b)
+    )
+
+
+@gradient("Gemm", since=7)
+def _gemm(ctx: Context) -> Gradients:
+    """Y = alpha A' B' + beta C: dA' = alpha dY B'^T, dB' = alpha A'^T dY, dC = beta dY."""
+    emit, (a, b) = ctx.emit, ctx.inputs[:2]
+    alpha = ctx.attribute("alpha", 1.0)
+    trans_a, trans_b = bool(ctx.attribute("transA", 0)), bool(ctx.attribute("transB", 0))
+    results: list[str | None] = [None] * len(ctx.inputs)
+    if ctx.wanted[0]:
+        left = (ctx.dy, b, False, not trans_b) if not trans_a else (b, ctx.dy, trans_b, True)
+        results[0] = gemm_no_bias(
+            emit, left[0], left[1], trans_a=left[2], trans_b=left[3], alpha=alpha
+        )
+    if ctx.wanted[1]:
+        right = (a, ctx.dy, not trans_a, False) if not trans_b else (ctx.dy, a, True, trans_a)
+        results[1] = gemm_no_bias(
+            emit, right[0], right[1], trans_a=right[2], trans_b=right[3], alpha=alpha
+        )
+    if len(ctx.inputs) > 2 and ctx.wanted[2]:
+        beta = ctx.attribute("beta", 1.0)
+        scaled = ctx.dy if beta == 1 else emit.mul(ctx.dy, beta)
+        results[2] = unbroadcast(ctx, scaled, ctx.inputs[2], ctx.outputs[0])
+    return results
+
+
+def _swap_last(ctx: Context, name: str) -> str:
+    rank = len(ctx.shape(name))
+    return ctx.emit.transpose(name, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@gradient("MatMul")
+def _matmul(ctx: Context) -> Gradients:
+    """Y = A B: dA = dY B^T, dB = A^T dY, summed over the batch axes that were broadcast."""
+    a, b = ctx.inputs
+    rank_a, rank_b = len(ctx.shape(a)), len(ctx.shape(b))
+    if rank_a < 2 or rank_b < 2:
+        raise FormulaError("a product with a vector is not covered")
+    emit, dy = ctx.emit, ctx.dy
+    da = db = None
+    if ctx.wanted[0]:
+        da = emit.matmul(dy, _swap_last(ctx, b))
+        da = _sum_batch_axes(ctx, da, a, rank_a)
+    if ctx.wanted[1]:
+        db = emit.matmul(_swap_last(ctx, a), dy)
+        db = _sum_batch_axes(ctx, db, b, rank_b)
+    return [da, db]
+
+
+def _sum_batch_axes(ctx: Context, gradient_: str, operand: str, rank: int) -> str:
+    """Undo the broadcasting of the axes before the last two."""
+    emit = ctx.emit
+    result_shape, shape = ctx.shape(ctx.outputs[0]), ctx.shape(operand)
+    extra = len(result_shape) - rank
+    stand_in = f"{gradient_}:shape"  # a shape to compare with: batch of Y, matrix of the operand
+    emit.declare(stand_in, emit.dtype(operand), (*result_shape[:-2], *shape[-2:]))
+    if extra == 0 and rank == 2:
+        return gradient_
+    return unbroadcast(ctx, gradient_, operand, stand_in)
+
+
+def fused_matmul(ctx: Context) -> str:
+    """Return com.microsoft.FusedMatMul in standard operators.
+
+    Source: onnxruntime ContribOperators, FusedMatMul: alpha op(A) op(B), transposing the last
+    two axes of each; transBatchA/B move the batch axes and are not covered.
+
+    Raises:
+        FormulaError: transBatchA or transBatchB is set.
+    """
+    if ctx.attribute("transBatchA", 0) or ctx.attribute("transBatchB", 0):
+        raise FormulaError("transBatchA and transBatchB are not covered")
+    operands = []
+    for name, flag in zip(ctx.inputs, ("transA", "transB"), strict=True):
+        operands.append(_swap_last(ctx, name) if ctx.attribute(flag, 0) else name)
+    alpha = ctx.attribute("alpha", 1.0)
+    product = ctx.emit.matmul(*operands)
+    return product if alpha == 1 else ctx.emit.mul(product, alpha)
+
+
+@lowering("FusedMatMul")
+def _lower_fused_matmul(ctx: Context) -> list[str]:
+    return [fused_matmul(ctx)]

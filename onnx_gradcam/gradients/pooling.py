@@ -1,0 +1,212 @@
+"""Gradients of pooling operators.
+
+Sources: ONNX operator specifications MaxPool-12, AveragePool-19, GlobalAveragePool-1,
+GlobalMaxPool-1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+from onnx import helper
+
+from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
+from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
+from onnx_gradcam.gradients.shape import zero_stuff
+from onnx_gradcam.gradients.windows import Axis, window_axes
+
+
+@gradient("GlobalAveragePool")
+def _global_average_pool(ctx: Context) -> Gradients:
+    x = ctx.inputs[0]
+    axes = list(range(2, len(ctx.shape(x))))
+    share = divided(ctx.emit, ctx.dy, element_count(ctx, x, axes))
+    return [ctx.emit.expand_like(share, x)]
+
+
+@gradient("GlobalMaxPool")
+def _global_max_pool(ctx: Context) -> Gradients:
+    x = ctx.inputs[0]
+    axes = list(range(2, len(ctx.shape(x))))
+    return [shared_extremum(ctx.emit, ctx.dy, x, ctx.outputs[0], axes, largest=True)]
+
+
+# -- average pooling ---------------------------------------------------------------------------
+
+
+@gradient("AveragePool")
+def _average_pool(ctx: Context) -> Gradients:
+    return [average_pool_gradient(ctx, ctx.dy, ctx.inputs[0])]
+
+
+@lowering("AveragePoolGrad", domain="")
+def _lower_average_pool_grad(ctx: Context) -> list[str]:
+    return [average_pool_gradient(ctx, ctx.inputs[0], ctx.differentiated)]
+
+
+def average_pool_gradient(ctx: Context, dy: str, x: str) -> str:
+    """Return dL/dx: dy divided by the size of its window, summed over the windows of a position.
+
+    The sum over windows is an average pooling of stride one over dy with zeros put between its
+    elements, times the number of elements of a window.
+    """
+    emit = ctx.emit
+    axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
+    share = emit.mul(dy, emit.filled(_reciprocal_window_sizes(ctx, axes), x))
+    shape = (*ctx.shape(x)[:2], *(axis.count for axis in axes))
+    spread = zero_stuff(emit, share, shape, {2 + i: a.stride for i, a in enumerate(axes)})
+    begins = [axis.reach - axis.begin for axis in axes]
+    ends = [axis.reach + axis.missing - (axis.stride - 1) for axis in axes]
+    padded = emit.pad(spread, [0, 0, *begins, 0, 0, *ends])
+    dilations = [axis.dilation for axis in axes]
+    mean = emit.node(
+        "AveragePool",
+        [padded],
+        kernel_shape=[axis.kernel for axis in axes],
+        strides=[1] * len(axes),
+        dilations=dilations if any(d > 1 for d in dilations) else None,
+    )
+    return emit.mul(mean, float(math.prod(axis.kernel for axis in axes)))
+
+
+def _reciprocal_window_sizes(ctx: Context, axes: list[Axis]) -> np.ndarray:
+    """Return 1 / divisor per output position, ``(1, 1, *out)``; a scalar where all are equal."""
+    include_padding = bool(ctx.attribute("count_include_pad", 0))
+    sizes = np.ones([1] * len(axes))
+    for i, axis in enumerate(axes):
+        starts = np.arange(axis.count)[:, None] * axis.stride - axis.begin
+        positions = starts + np.arange(axis.kernel)[None, :] * axis.dilation
+        low, high = (-axis.begin, axis.static_size + axis.end) if include_padding else (
+            0,
+            axis.static_size,
+        )
+        inside = ((positions >= low) & (positions < high)).sum(axis=1)
+        sizes = sizes * inside.reshape([-1 if j == i else 1 for j in range(len(axes))])
+    if np.all(sizes == sizes.flat[0]):
+        return np.asarray(1 / sizes.flat[0])
+    return (1 / sizes)[None, None]
+
+
+# -- max pooling -------------------------------------------------------------------------------
+
+
+@gradient("MaxPool")
+def _max_pool(ctx: Context) -> Gradients:
+    return [max_pool_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.outputs[0])]
+
+
+@lowering("MaxPoolGrad", domain="")
+def _lower_max_pool_grad(ctx: Context) -> list[str]:
+    """Forget the mask of indices: the windows are compared with the forward result instead."""
+    dy, mask = ctx.inputs
+    forward = ctx.producer(mask)
+    if forward is None:
+        raise FormulaError("its forward MaxPool is missing")
+    return [max_pool_gradient(ctx, dy, forward.input[0], forward.output[0])]
+
+
+def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
+    """Return dL/dx: dy goes to the first position of its window that attains the maximum.
+
+    Positions p are split into phase and block, p = block * stride + phase, so that the k-th
+    positions of all windows are one contiguous slice of one phase. Going through the positions
+    of a window in order, the first that is not less than the maximum takes dy, and nothing is
+    left for later ones: ties go to the first, as in onnxruntime and PyTorch.
+    """
+    emit = ctx.emit
+    axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
+    rank = len(axes)
+    # padded length of every axis: a multiple of the stride that holds all windows
+    blocks = [
+        -(-max((a.count - 1) * a.stride + 1 + a.reach, a.begin + a.static_size) // a.stride)
+        for a in axes
+    ]
+    tails = [
+        n * a.stride - a.begin - a.static_size for n, a in zip(blocks, axes, strict=True)
+    ]
+    lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(emit.dtype(x))).min)
+    padded = emit.pad(x, [0, 0, *(a.begin for a in axes), 0, 0, *tails], lowest)
+    channels = _channels(ctx, x)
+    phases = _split_phases(ctx, padded, channels, axes, blocks)
+    collected: dict[tuple[int, ...], list[str]] = {}
+    remaining = dy
+    offsets = list(itertools.product(*(range(a.kernel) for a in axes)))
+    spatial = list(range(rank + 2, 2 * rank + 2))
+    for number, offset in enumerate(offsets):
+        position = [k * a.dilation for k, a in zip(offset, axes, strict=True)]
+        phase = tuple(p % a.stride for p, a in zip(position, axes, strict=True))
+        start = [p // a.stride for p, a in zip(position, axes, strict=True)]
+        values = phases[phase]
+        ends = [s + a.count for s, a in zip(start, axes, strict=True)]
+        if any(start) or ends != blocks:
+            values = emit.slice(values, start, ends, [a - rank for a in spatial])
+        lost = emit.less(values, y)
+        share = emit.where(lost, 0.0, remaining)
+        if number + 1 < len(offsets):
+            remaining = emit.where(lost, remaining, 0.0)
+        rest = [n - e for n, e in zip(blocks, ends, strict=True)]
+        collected.setdefault(phase, []).append(
+            emit.pad(share, [0, 0, *start, 0, 0, *rest])
+        )
+    merged = _merge_phases(ctx, collected, channels, axes, blocks)
+    crop = [0, 0, *(-a.begin for a in axes), 0, 0, *(-t for t in tails)]
+    return emit.pad(merged, crop)
+
+
+def _split_phases(
+    ctx: Context, x: str, channels: int, axes: list[Axis], blocks: list[int]
+) -> dict[tuple[int, ...], str]:
+    """Return per phase the tensor ``(N, C, *blocks)`` of the positions of that phase."""
+    emit, rank = ctx.emit, len(axes)
+    strides = [a.stride for a in axes]
+    if all(s == 1 for s in strides):
+        return {(0,) * rank: x}
+    split = [0, channels]
+    for block, stride in zip(blocks, strides, strict=True):
+        split += [block, stride]
+    block_axes = [2 + 2 * i for i in range(rank)]
+    phase_axes = [3 + 2 * i for i in range(rank)]
+    apart = emit.transpose(emit.reshape(x, split), [*phase_axes, 0, 1, *block_axes])
+    stacked = emit.reshape(apart, [math.prod(strides), -1, channels, *blocks])
+    result = {}
+    for i, phase in enumerate(itertools.product(*(range(s) for s in strides))):
+        result[phase] = emit.squeeze(emit.slice(stacked, [i], [i + 1], [0]), [0])
+    return result
+
+
+def _merge_phases(
+    ctx: Context,
+    collected: dict[tuple[int, ...], list[str]],
+    channels: int,
+    axes: list[Axis],
+    blocks: list[int],
+) -> str:
+    """Return the tensor whose phases are the sums of what was collected for each."""
+    emit, rank = ctx.emit, len(axes)
+    strides = [a.stride for a in axes]
+    if all(s == 1 for s in strides):
+        return emit.sum(collected[(0,) * rank])
+    sums = {phase: emit.sum(values) for phase, values in collected.items()}
+    some = next(iter(sums.values()))
+    missing = None
+    parts = []
+    for phase in itertools.product(*(range(s) for s in strides)):
+        if phase not in sums:
+            missing = missing or emit.mul(some, 0.0)
+        parts.append(emit.unsqueeze(sums.get(phase) or str(missing), [0]))
+    stacked = emit.reshape(emit.concat(parts, 0), [*strides, -1, channels, *blocks])
+    perm = [rank, rank + 1]
+    for i in range(rank):
+        perm += [rank + 2 + i, i]
+    together = emit.transpose(stacked, perm)
+    lengths = [b * s for b, s in zip(blocks, strides, strict=True)]
+    return emit.reshape(together, [-1, channels, *lengths])
+
+
+def _channels(ctx: Context, x: str) -> int:
+    channels = ctx.shape(x)[1]
+    if not isinstance(channels, int):
+        raise FormulaError("the number of channels is not known at export")
+    return channels
