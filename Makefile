@@ -1,24 +1,40 @@
-# make demo   heat maps of a real classifier on a real photo, from nothing
-# make test   every check and every test, from nothing
-# make lint   the checks alone
-# make pins   write requirements/*.txt anew from pyproject.toml
-# make clean  remove what the others made
+# make demo      heat maps of a real classifier on a real photo, from nothing
+# make test      every check and every test, from nothing
+# make lint      the checks alone
+# make pictures  the pictures of README.md anew, from the demonstration
+# make pins      requirements/*.txt anew, from pyproject.toml; needs uv
+# make clean     removes what the others made
 #
-# Needs Python >= 3.11 with pip and venv, make and a package index. Another Python: make test PYTHON=python3.12
+# Needs Python 3.11 or newer with pip, make and a package index. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
 UV ?= uv
+# the onnxruntime-training builder, inside the virtual environment unless it is installed elsewhere
+export ONNX_GRADCAM_BUILDER ?= $(abspath $(VENV))/builder
+
+BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+MODEL := models/efficientnet_lite0.onnx
+EXPORTED := demo/efficientnet_lite0.cam.onnx
+PHOTO := models/photos/cameraman.jpg
+CLASSES := --class tripod --class "reflex camera"
 
-.PHONY: demo test lint pins clean python-version
+.PHONY: demo test lint pictures pins clean python-version
 
-demo: $(VENV)/.installed
-	$(BIN)/onnx-gradcam --version
+demo: $(VENV)/.installed $(VENV)/.builder
+	@mkdir -p demo
+	$(BIN)/python tools/make_models.py
+	$(BIN)/onnx-gradcam export $(MODEL) -o $(EXPORTED) --gradient-builder "$$(cat $(VENV)/.builder)" \
+	  --preprocess efficientnet-lite --labels models/imagenet_classes.txt --force
+	$(BIN)/onnx-gradcam explain $(EXPORTED) $(PHOTO) -o demo $(CLASSES) --force
+	@echo
+	@echo "Where the classifier looked on $(PHOTO):"
+	@ls demo/*.png
+	@echo "The exported model, for any ONNX Runtime: $(EXPORTED)"
 
-test: lint
-	$(BIN)/python -m pytest -n 2
+test: lint $(VENV)/.builder
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -27,8 +43,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports --no-cache
 
 python-version:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "error: '$(PYTHON)' is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
 $(VENV)/.installed: requirements/run.txt pyproject.toml | python-version
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +55,19 @@ $(VENV)/.installed: requirements/run.txt pyproject.toml | python-version
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
+
+# onnxruntime-training ends at Python 3.12. A newer Python borrows an older one for the builder; where
+# there is none, the built-in builder serves. The file holds the name of the one to use.
+$(VENV)/.builder: $(VENV)/.installed
+	@for python in $(BIN)/python python3.12 python3.11 python3.10 python3.9 none; do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' 2>/dev/null && break; done; \
+	if [ "$$python" = none ]; then \
+	  echo "note: no Python up to 3.12 for onnxruntime-training, so the built-in builder it is"; \
+	  echo reverse > $@; \
+	else \
+	  echo $(BIN)/onnx-gradcam setup-builder --python "$$python"; \
+	  $(BIN)/onnx-gradcam setup-builder --python "$$python" && echo onnxruntime-training > $@; \
+	fi
 
 # --universal: one file for every Python and system; never the address of an index in it
 PINS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

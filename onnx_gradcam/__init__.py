@@ -36,14 +36,10 @@ if TYPE_CHECKING:
         VerificationError,
         WriteError,
     )
-    from onnx_gradcam.export import (
-        ExportReport,
-        ModelReport,
-        VerificationReport,
-        check_export,
-        export_model,
-        inspect_model,
-    )
+    from onnx_gradcam.export.inspect import ModelReport, inspect_model
+    from onnx_gradcam.export.pipeline import export_model
+    from onnx_gradcam.export.report import ExportReport
+    from onnx_gradcam.export.verify import VerificationReport, check_export
     from onnx_gradcam.preprocessing import PRESETS, Preprocessing
     from onnx_gradcam.runtime import Explainer, Explanation, load
 
@@ -81,14 +77,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnx_gradcam.export": (
-        "ExportReport",
-        "ModelReport",
-        "VerificationReport",
-        "check_export",
-        "export_model",
-        "inspect_model",
-    ),
+    "onnx_gradcam.export.inspect": ("ModelReport", "inspect_model"),
+    "onnx_gradcam.export.pipeline": ("export_model",),
+    "onnx_gradcam.export.report": ("ExportReport",),
+    "onnx_gradcam.export.verify": ("VerificationReport", "check_export"),
     "onnx_gradcam.runtime": ("Explainer", "Explanation", "load"),
     "onnx_gradcam.preprocessing": ("PRESETS", "Preprocessing"),
 }

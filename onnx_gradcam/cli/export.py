@@ -60,7 +60,7 @@ from onnx_gradcam.preprocessing import PRESETS
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Class names, one a line, or a JSON list; stored in the file.",
+    help="Class names, one a line; stored in the file.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
