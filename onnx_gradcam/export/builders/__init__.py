@@ -1,0 +1,1 @@
+"""The gradient builders: onnxruntime-training in a process of its own, and the built-in reverse."""
