@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 SIZE = 64
 """Side of a picture in pixels."""
@@ -37,36 +38,38 @@ class PlacedShape:
     box: tuple[int, int, int, int]
 
 
-def _circle(x: Array, y: Array) -> Array:
+def _circle(x: Array, y: Array) -> Mask:
     return np.hypot(x, y) < 0.95
 
 
-def _square(x: Array, y: Array) -> Array:
+def _square(x: Array, y: Array) -> Mask:
     return np.maximum(abs(x), abs(y)) < 0.78
 
 
-def _triangle(x: Array, y: Array) -> Array:
+def _triangle(x: Array, y: Array) -> Mask:
     return (y < 0.6) & (np.sqrt(3) * abs(x) - y < 1.1)
 
 
-def _cross(x: Array, y: Array) -> Array:
+def _cross(x: Array, y: Array) -> Mask:
     return (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 0.95)
 
 
-def _ring(x: Array, y: Array) -> Array:
-    return abs(np.hypot(x, y) - 0.72) < 0.22
+def _ring(x: Array, y: Array) -> Mask:
+    inside: Mask = np.abs(np.hypot(x, y) - 0.72) < 0.22
+    return inside
 
 
-def _star(x: Array, y: Array) -> Array:
+def _star(x: Array, y: Array) -> Mask:
     """Five points: the radius of the edge between a tip and the notch next to it."""
     tip, notch, turn = 1.0, 0.42, 2 * np.pi / 5
-    angle = abs((np.arctan2(x, -y) + turn / 2) % turn - turn / 2)
+    angle = np.abs((np.arctan2(x, -y) + turn / 2) % turn - turn / 2)
     edge = tip * notch * np.sin(turn / 2)
     edge = edge / (notch * np.sin(turn / 2 - angle) + tip * np.sin(angle))
-    return np.hypot(x, y) < edge
+    inside: Mask = np.hypot(x, y) < edge
+    return inside
 
 
-SHAPES: Mapping[str, Callable[[Array, Array], Array]] = {
+SHAPES: Mapping[str, Callable[[Array, Array], Mask]] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,
@@ -85,7 +88,8 @@ def _coverage(label: str, centre: Array, radius: float, turn: float) -> Array:
     x, y = np.meshgrid((points - centre[0]) / radius, (points - centre[1]) / radius)
     cos, sin = np.cos(turn), np.sin(turn)
     inside = SHAPES[label](cos * x + sin * y, cos * y - sin * x).astype(np.float64)
-    return inside.reshape(SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING).mean(axis=(1, 3))
+    cover: Array = inside.reshape(SIZE, SUPERSAMPLING, SIZE, SUPERSAMPLING).mean(axis=(1, 3))
+    return cover
 
 
 def _ground(rng: np.random.Generator) -> Array:
@@ -93,7 +97,7 @@ def _ground(rng: np.random.Generator) -> Array:
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     low, high = rng.uniform(0.15, 0.85, (2, 3))
     ramp = np.cos(rng.uniform(0, 2 * np.pi)) * x + np.sin(rng.uniform(0, 2 * np.pi)) * y
-    picture = low + (high - low) * 0.5 * (1 + ramp[..., None])
+    picture: Array = low + (high - low) * 0.5 * (1 + ramp[..., None])
     for _ in range(2):
         angle, cycles, phase = rng.uniform((0, 2, 0), (np.pi, 12, 2 * np.pi))
         wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * x + np.sin(angle) * y) + phase)

@@ -12,6 +12,9 @@ Needs an environment of its own, not that of the package's tests::
     .venv-train/bin/python tools/train_tiny.py
 """
 
+# without PyTorch the type checker knows none of its classes
+# mypy: disable-error-code="import-not-found,misc,no-any-return"
+
 from __future__ import annotations
 
 import argparse
@@ -53,6 +56,7 @@ class Residual(nn.Module):
     """Two 3 x 3 convolutions beside the identity."""
 
     def __init__(self, channels: int) -> None:
+        """Initialise the layers at random."""
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -69,6 +73,7 @@ class Separable(nn.Module):
     """A depthwise convolution, squeeze-and-excite, and a pointwise convolution."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
+        """Initialise the layers at random."""
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.norm1 = nn.BatchNorm2d(channels)
@@ -89,6 +94,7 @@ class TinyShapes(nn.Module):
     """Float32 ``(N, 3, 64, 64)`` to logits ``(N, 6)``; the last feature map is 16 x 16."""
 
     def __init__(self) -> None:
+        """Initialise the layers at random."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(16)
