@@ -58,11 +58,12 @@ class LoadedModel:
         return numpy_helper.to_array(with_values(tensor, self.base_dir))
 
 
-def load_model(model: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
+def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = True) -> LoadedModel:
     """Read and check a model.
 
     Args:
         model: path of an ``.onnx`` file, the bytes of one, or a `ModelProto` (kept, not copied).
+        check: have onnx.checker look at its structure.
 
     Raises:
         UsageError: the path does not exist, is no file or cannot be read.
@@ -95,7 +96,8 @@ def load_model(model: str | Path | bytes | onnx.ModelProto) -> LoadedModel:
         raise InvalidModelError(f"{name} is no ONNX model: it has no graph")
     if not proto.graph.node:
         raise InvalidModelError(f"{name} has an empty graph: no operators")
-    if problem := structural_problem(path if external and path else proto):
+    problem = structural_problem(path if external and path else proto) if check else None
+    if problem:
         raise InvalidModelError(f"{name} is not a valid ONNX model: {problem}")
     return LoadedModel(proto, path, digest, base_dir, external)
 

@@ -1,0 +1,187 @@
+"""The score as a function of A: the model cut open at the target layer.
+
+In: a model, the name of A and of the score tensor. Out: `ScoreFunction`, which evaluates the
+scores for a perturbed A with stock onnxruntime. It shares no code with the gradient builders: it
+is the second opinion that their result is measured against. Half-precision models are evaluated
+in float32, where differences stand out from rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_gradcam.export.external_data import with_values
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.sessions import open_session
+
+Array = np.ndarray[Any, Any]
+
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_MIN_IR = 4  # from here on initializers need not be graph inputs
+_RANDOM = frozenset({"RandomNormal", "RandomUniform"})
+
+
+def channels_first(layout: str) -> tuple[int, ...]:
+    """Return the permutation that brings a layout such as ``NHWC`` to ``(N, C, *spatial)``."""
+    batch, channel = layout.index("N"), layout.index("C")
+    rest = [axis for axis in range(len(layout)) if axis not in {batch, channel}]
+    return (batch, channel, *rest)
+
+
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> bytes:
+    """Return the model, serialised, with further tensors as its only outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    data: bytes = copy.SerializeToString()
+    return data
+
+
+class ScoreFunction:
+    """The sub-graph from A to the score, as a function of a perturbation of A.
+
+    Args:
+        model: the model; external data may stay in its files.
+        base_dir: where these lie.
+        target: the tensor A.
+        layout: axes of A in the graph.
+        score: the score tensor.
+        class_axis: axis of the classes in it.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        base_dir: Path | None,
+        target: str,
+        layout: str,
+        score: str,
+        class_axis: int,
+    ) -> None:
+        """Find the nodes between A and the score, and the tensors that by-pass A."""
+        self.target = target
+        self.score = score
+        self._class_axis = class_axis
+        self._permutation = channels_first(layout)
+        self._model = model
+        self._base_dir = base_dir
+        self._nodes, self._initializers, self.bypassing = _cut(Graph(model), target, score)
+        self._session: Any = None
+        self._feeds: dict[str, Array] = {}
+
+    @property
+    def needed(self) -> list[str]:
+        """The tensors of the whole model whose values `set_point` takes."""
+        return [self.target, self.score, *self.bypassing]
+
+    def rows(self, scores: Array) -> Array:
+        """Return a score tensor as ``(N, K)``."""
+        moved = np.moveaxis(scores, self._class_axis, -1)
+        return moved.reshape(-1, moved.shape[-1])
+
+    def activations(self, target: Array) -> Array:
+        """Return a value of A as ``(N, C, *spatial)``."""
+        return target.transpose(self._permutation)
+
+    def set_point(self, values: Mapping[str, Array]) -> None:
+        """Fix the point around which A is perturbed.
+
+        Args:
+            values: of all `needed` tensors, from one run of the whole model.
+        """
+        names = [self.target, *self.bypassing]
+        self._feeds = {name: _at_least_float32(values[name]) for name in names}
+        if self._session is None:
+            self._session = open_session(self._build(), optimise=True)
+
+    def __call__(self, perturbation: Array) -> Array:
+        """Return the scores ``(N, K)`` at A plus `perturbation` of shape ``(N, C, *spatial)``."""
+        base = self._feeds[self.target]
+        back = np.argsort(self._permutation)
+        moved = base + perturbation.transpose(back).astype(base.dtype)
+        return self.rows(self._session.run([self.score], {**self._feeds, self.target: moved})[0])
+
+    def _build(self) -> bytes:
+        inputs = [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+            )
+            for name, value in self._feeds.items()
+        ]
+        model = onnx.ModelProto(
+            ir_version=max(self._model.ir_version, _MIN_IR),
+            opset_import=self._model.opset_import,
+            functions=self._model.functions,
+        )
+        model.graph.name = "score_function"
+        model.graph.node.extend(self._nodes)
+        model.graph.input.extend(inputs)
+        model.graph.output.append(onnx.ValueInfoProto(name=self.score))
+        for tensor in self._initializers:
+            model.graph.initializer.append(with_values(tensor, self._base_dir))
+        _widen(model.graph)
+        data: bytes = model.SerializeToString()
+        return data
+
+
+def _cut(
+    graph: Graph, target: str, score: str
+) -> tuple[list[onnx.NodeProto], list[TensorProto], list[str]]:
+    """Return nodes and initializers between A and the score, and the tensors that by-pass A."""
+    wanted = {score}
+    for node in reversed(graph.nodes):
+        if any(o in wanted for o in node.output) and target not in node.output:
+            wanted.update(graph.reads(node))
+    varying = {i.name for i in graph.inputs}  # depends on an input of the model
+    moved = {target}  # depends on A
+    for node in graph.nodes:
+        reads = graph.reads(node)
+        if any(name in varying for name in reads) or node.op_type in _RANDOM:
+            varying.update(node.output)
+        if any(name in moved for name in reads):
+            moved.update(node.output)
+    nodes = [
+        node
+        for node in graph.nodes
+        if any(o in wanted for o in node.output)
+        and target not in node.output
+        and any(o in moved or o not in varying for o in node.output)
+    ]
+    made = {o for node in nodes for o in node.output}
+    read = [name for node in nodes for name in graph.reads(node)]
+    initializers = [graph.initializers[n] for n in dict.fromkeys(read) if n in graph.initializers]
+    known = made | set(graph.initializers) | {target}
+    return nodes, initializers, [name for name in dict.fromkeys(read) if name not in known]
+
+
+def _at_least_float32(value: Array) -> Array:
+    if value.dtype.kind == "f" and value.dtype.itemsize < np.dtype(np.float32).itemsize:
+        return value.astype(np.float32)
+    return np.asarray(value)
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Turn half-precision constants and casts into float32."""
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _widen_tensor(attribute.t)
+            if attribute.name in {"to", "dtype"} and attribute.i in _HALVES:
+                attribute.i = TensorProto.FLOAT
+            if attribute.HasField("g"):
+                _widen(attribute.g)
+
+
+def _widen_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type in _HALVES:
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

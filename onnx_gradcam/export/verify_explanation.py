@@ -1,0 +1,223 @@
+"""What the explanation outputs hold: A, the classes asked for, the right gradient of each image.
+
+In: the running exported file. Out: one `Check` each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASSES_OUTPUT, GRADIENTS_OUTPUT
+from onnx_gradcam.export.central_differences import TOLERANCE, Agreement, compare
+from onnx_gradcam.export.compare_outputs import compare_outputs
+from onnx_gradcam.export.probe_inputs import has_open_batch
+from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
+from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.verification_report import Check
+from onnx_gradcam.export.verify_subject import Array, Feeds, Subject, input_names, run
+
+MIXING_TOLERANCE = 1e-2
+"""Accepted difference between an image's gradient in a batch and alone, relative to its norm."""
+
+CUT_TOLERANCE = 1e-2
+"""Accepted difference between the whole model's scores and those computed from A alone."""
+
+MEASURED_ENOUGH = 0.5
+"""Share of directional derivatives that must stand out from rounding, or other inputs are tried."""
+
+
+def check_explanation(
+    subject: Subject, session: Any, unoptimised: Mapping[str, Array]
+) -> Iterator[Check]:
+    """Yield the checks of the added outputs.
+
+    Args:
+        subject: what is verified.
+        session: the exported file at the default optimisation level.
+        unoptimised: its outputs with optimisations off, for `Subject.inputs()` and no class.
+    """
+    meta, reference = subject.metadata, subject.reference
+    function = ScoreFunction(
+        reference.model,
+        reference.base_dir,
+        meta.target,
+        meta.target_layout,
+        meta.score_tensor,
+        meta.class_axis,
+    )
+    probe = open_session(
+        with_outputs(reference.model, function.needed),
+        optimise=False,
+        base_dir=reference.base_dir,
+    )
+    feeds = {k: v for k, v in subject.inputs().items() if k in input_names(probe)}
+    values = run(probe, feeds)
+    yield _activations(function, values, unoptimised)
+    yield _classes(subject, session, function.rows(values[meta.score_tensor]))
+    if meta.straight_through:
+        operators = ", ".join(meta.straight_through)
+        yield Check("gradient", True, f"not measured: straight-through for {operators}")
+    else:
+        yield _gradient(subject, session, probe, function)
+    del probe
+    yield _images_apart(subject, session)
+
+
+def _activations(
+    function: ScoreFunction, values: Mapping[str, Array], unoptimised: Mapping[str, Array]
+) -> Check:
+    expected = function.activations(values[function.target])
+    found = unoptimised[ACTIVATIONS_OUTPUT]
+    (difference,) = compare_outputs({ACTIVATIONS_OUTPUT: expected}, {ACTIVATIONS_OUTPUT: found})
+    shape = "x".join(map(str, found.shape))
+    detail = f"{function.target!r}, {shape}, identical to the last bit"
+    if not difference.identical:
+        detail = str(difference)
+    return Check("activations", difference.identical, detail, difference.relative)
+
+
+def _classes(subject: Subject, session: Any, scores: Array) -> Check:
+    """Check what ``cam_class`` means; near-equal scores may change places through rounding."""
+    images, count = scores.shape
+    ranked = np.sort(scores, axis=1)[:, ::-1]
+    slack = 1e-3 * np.abs(scores).max(axis=1)
+    feeds = subject.inputs()
+    problems = []
+
+    def explained(classes: Sequence[int] | None) -> dict[str, Array]:
+        return run(session, feeds | subject.class_feed(classes))
+
+    def expect_rank(found: Array, rank: int) -> None:
+        if found.shape != (images,) or found.dtype != np.int64:
+            problems.append(
+                f"{CLASSES_OUTPUT} is {found.dtype}{found.shape}, not int64 ({images},)"
+            )
+        elif not (
+            np.all((found >= 0) & (found < count))
+            and np.all(np.abs(scores[np.arange(images), found] - ranked[:, rank - 1]) <= slack)
+        ):
+            problems.append(f"-{rank} explains {found.tolist()}, not the rank {rank}")
+
+    if subject.fixed:
+        fixed = int(subject.metadata.class_input.partition(":")[2])
+        found = explained(None)[CLASSES_OUTPUT]
+        if fixed < 0:
+            expect_rank(found, -fixed)
+        elif not np.array_equal(found, np.full(images, fixed)):
+            problems.append(f"explains {found.tolist()}, not the fixed {fixed}")
+        return _class_check(problems, f"fixed at {fixed}")
+    expect_rank(explained(None)[CLASSES_OUTPUT], 1)
+    for rank in sorted({1, min(2, count), min(5, count)}):
+        expect_rank(explained([-rank])[CLASSES_OUTPUT], rank)
+    each = [(7 * image + 3) % count for image in range(images)]
+    found = explained(each)[CLASSES_OUTPUT]
+    if not np.array_equal(found, each):
+        problems.append(f"{each} explains {found.tolist()}")
+    one, all_of_it = explained([each[0]]), explained([each[0]] * images)
+    if not np.array_equal(one[CLASSES_OUTPUT], [each[0]] * images):
+        problems.append(f"a single class explains {one[CLASSES_OUTPUT].tolist()}")
+    if not np.array_equal(one[GRADIENTS_OUTPUT], all_of_it[GRADIENTS_OUTPUT], equal_nan=True):
+        problems.append("a single class and one per image give different gradients")
+    return _class_check(problems, "default, ranks, one class for all, one per image")
+
+
+def _class_check(problems: list[str], detail: str) -> Check:
+    return Check("classes", not problems, "; ".join(problems) or detail)
+
+
+def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunction) -> Check:
+    name = "gradient"
+    best: Agreement | None = None
+    for attempt in range(subject.attempts):
+        feeds = subject.inputs(attempt)
+        values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+        function.set_point(values)
+        activations = function.activations(values[function.target])
+        scores = function.rows(values[function.score])
+        (cut,) = compare_outputs({"scores": scores}, {"scores": function(0.0 * activations)})
+        if cut.relative > CUT_TOLERANCE:
+            return Check(name, False, f"not a function of the layer and the input alone: {cut}")
+        gradients, classes = _claims(subject, session, feeds, scores.shape[1])
+        wrong = [g for g in gradients if g.shape != activations.shape]
+        if wrong:
+            return Check(
+                name, False, f"of shape {wrong[0].shape}, the activations of {activations.shape}"
+            )
+        if not all(np.isfinite(g).all() for g in gradients):
+            return Check(name, False, "holds NaN or infinite values")
+        found = compare(function, activations, gradients, classes, seed=subject.seed)
+        if not found.agrees:
+            return _gradient_check(found)
+        if best is None or found.measured > best.measured:
+            best = found
+        if best.measured >= MEASURED_ENOUGH:
+            break
+    if best is None:
+        return Check(name, False, "no inputs to try")
+    return _gradient_check(best)
+
+
+def _claims(
+    subject: Subject, session: Any, feeds: Feeds, count: int
+) -> tuple[list[Array], list[Array]]:
+    """Return the gradients of the default class and of another one per image."""
+    runs = [run(session, feeds | subject.class_feed(None))]
+    if not subject.fixed and count > 1:
+        top = runs[0][CLASSES_OUTPUT]
+        other = (top + 1 + np.arange(len(top))) % count
+        runs.append(run(session, feeds | subject.class_feed(other)))
+    return (
+        [found[GRADIENTS_OUTPUT].astype(np.float64) for found in runs],
+        [found[CLASSES_OUTPUT] for found in runs],
+    )
+
+
+def _gradient_check(found: Agreement) -> Check:
+    name = "gradient"
+    if not found.agrees:
+        detail = f"differs from central differences by {found.error:.1%}: {found.worst}"
+        return Check(name, False, detail, found.error)
+    if found.zero and not found.measured:
+        detail = "zero for all inputs tried, and central differences too: heat maps will be empty"
+        return Check(name, True, detail, 0.0, warning=True)
+    if not found.measured:
+        detail = "too weak to be measured: the score hardly depends on the layer"
+        return Check(name, True, detail, None, warning=True)
+    where = "" if found.support == "all" else ", where A is not at its limits"
+    detail = (
+        f"within {found.error:.1e} of central differences (tolerance {TOLERANCE:.0e}){where};"
+        f" {found.measured:.0%} of the derivatives stand out from rounding"
+    )
+    return Check(name, True, detail, found.error)
+
+
+def _images_apart(subject: Subject, session: Any) -> Check:
+    name = "images do not mix"
+    image = subject.metadata.image_input
+    if subject.batch < 2 or not has_open_batch(subject.specs, image):
+        return Check(name, True, f"batches of {subject.batch} only: nothing to compare")
+    feeds = subject.inputs()
+    together = run(session, feeds | subject.class_feed(None))
+    worst = 0.0
+    for index in range(subject.batch):
+        alone = run(session, _one_image(subject, feeds, index, together[CLASSES_OUTPUT][index]))
+        whole, single = together[GRADIENTS_OUTPUT][index], alone[GRADIENTS_OUTPUT][0]
+        difference = np.linalg.norm((whole - single).astype(np.float64))
+        norm = max(np.linalg.norm(single.astype(np.float64)), np.finfo(np.float32).tiny)
+        worst = max(worst, float(difference / norm))
+    detail = f"gradients of {subject.batch} images, together and alone: {worst:.1e} apart"
+    return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
+
+
+def _one_image(subject: Subject, feeds: Feeds, index: int, chosen: int) -> Feeds:
+    symbol = next(s.shape[0] for s in subject.specs if s.name == subject.metadata.image_input)
+    single = {
+        spec.name: feeds[spec.name][index : index + 1]
+        if spec.shape and spec.shape[0] == symbol and not isinstance(symbol, int)
+        else feeds[spec.name]
+        for spec in subject.specs
+    }
+    return single | subject.class_feed([int(chosen)])

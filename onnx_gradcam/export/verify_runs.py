@@ -1,0 +1,83 @@
+"""What running the exported file shows of the original outputs: they are unchanged.
+
+In: the exported file and, where it is at hand, the original model. Out: one `Check` each, those
+of `verify_explanation` included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.contract import ExportMetadata
+from onnx_gradcam.export.compare_outputs import Difference, compare_outputs
+from onnx_gradcam.export.model_file import LoadedModel
+from onnx_gradcam.export.sessions import runtime_version
+from onnx_gradcam.export.verification_report import Check
+from onnx_gradcam.export.verify_explanation import check_explanation
+from onnx_gradcam.export.verify_subject import Subject, find_shapes, input_specs, run, session_of
+
+
+def check_runs(
+    exported: LoadedModel,
+    metadata: ExportMetadata,
+    source: LoadedModel | None,
+    *,
+    seed: int,
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None,
+) -> Iterator[Check]:
+    """Yield the checks that run the exported file.
+
+    Args:
+        exported: the exported file.
+        metadata: what it says about itself.
+        source: the original model, when it is at hand.
+        seed: of random inputs and directions.
+        inputs: input values in place of random ones.
+    """
+    plain = session_of(exported, optimise=False)
+    yield Check("loads", True, f"onnxruntime {runtime_version()}, CPU provider")
+    reference = source or exported
+    original = plain if source is None else session_of(source, optimise=False)
+    specs = input_specs(original)
+    sizes = find_shapes(original, specs, metadata, inputs or {}, seed)
+    if isinstance(sizes, str):
+        yield Check("runs", False, sizes)
+        return
+    given = {name: np.asarray(value) for name, value in (inputs or {}).items()}
+    subject = Subject(exported, metadata, reference, specs, sizes, given, seed)
+    feeds = subject.inputs()
+    unoptimised = run(plain, feeds | subject.class_feed(None))
+    if source is not None:
+        before = run(original, feeds)
+        yield _identical(compare_outputs(before, unoptimised))
+    del original, plain
+    if source is not None:
+        session = session_of(source, optimise=True)
+        before = run(session, feeds)
+        del session
+    session = session_of(exported, optimise=True)
+    if source is not None:
+        after = run(session, feeds | subject.class_feed(None))
+        yield _within_rounding(compare_outputs(before, after))
+    yield from check_explanation(subject, session, unoptimised)
+
+
+def _identical(differences: list[Difference]) -> Check:
+    changed = [d for d in differences if not d.identical]
+    name = "outputs, optimisations off"
+    if not changed:
+        return Check(name, True, f"{len(differences)} identical to the last bit", 0.0)
+    return Check(name, False, "; ".join(map(str, changed)), max(d.relative for d in changed))
+
+
+def _within_rounding(differences: list[Difference]) -> Check:
+    name = "outputs, default level"
+    changed = [d for d in differences if not d.identical]
+    if not changed:
+        return Check(name, True, f"{len(differences)} identical to the last bit", 0.0)
+    passed = all(d.within_rounding for d in changed)
+    detail = "; ".join(map(str, changed))
+    return Check(name, passed, detail, max(d.relative for d in changed))
