@@ -21,6 +21,8 @@ Dim = int | str | None
 
 Array = NDArray[Any]
 
+_TO_THE_END = 2**31 - 1
+
 _OUTPUT_DTYPE = {
     "Shape": TensorProto.INT64,
     "Less": TensorProto.BOOL,
@@ -351,13 +353,26 @@ class Emitter:
         )
 
     def pad(self, x: str, pads: Sequence[int], value: float = 0.0) -> str:
-        """Return x padded, begins then ends of all axes; negative numbers crop."""
+        """Return x padded, begins then ends of all axes; negative numbers crop.
+
+        Cropping is written as a Slice: not every runtime takes negative paddings.
+        """
+        x = self._crop(x, [max(0, -p) for p in pads])
+        pads = [max(0, p) for p in pads]
         if not any(pads):
             return x
         if self.opset >= 11:
             inputs = [x, self.ints(pads)] + ([self.filled(value, x)] if value else [])
             return self.node("Pad", inputs, mode="constant")
         return self.node("Pad", [x], mode="constant", pads=list(pads), value=float(value))
+
+    def _crop(self, x: str, crop: Sequence[int]) -> str:
+        rank = len(crop) // 2
+        axes = [i for i in range(rank) if crop[i] or crop[rank + i]]
+        if not axes:
+            return x
+        ends = [-crop[rank + i] or _TO_THE_END for i in axes]
+        return self.slice(x, [crop[i] for i in axes], ends, axes)
 
     def reversed(self, x: str, axis: int, size: int) -> str:
         """Return x with one axis of known size in reverse order."""
