@@ -1,0 +1,97 @@
+"""What an explanation holds, and what can be had from it without running the model again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.cam import compute, heat_maps
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
+
+if TYPE_CHECKING:
+    from onnx_gradcam.runtime.photo import Photo
+    from onnx_gradcam.runtime.preprocess import CropGeometry
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Heat maps of N images, or of N classes of one photo.
+
+    Attributes:
+        scores: float32 ``(N, K)``, the model's own output (probabilities where it ends in a
+            softmax).
+        classes: int64 ``(N,)``, the class that was explained.
+        cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes).
+        raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize.
+        activations: float32 ``(N, C, h, w)``, A of the target layer.
+        gradients: float32 ``(N, C, h, w)``, dy^c/dA.
+        method: name of the CAM method.
+        labels: the K class names, None where the file holds none.
+        photo: uint8 RGB ``(height, width, 3)``, the whole photo; None unless `explain_image` made
+            this.
+        geometry: which part of the photo the model saw; None likewise.
+    """
+
+    scores: FloatArray
+    classes: NDArray[np.int64]
+    cams: FloatArray
+    raw_maps: FloatArray
+    activations: FloatArray
+    gradients: FloatArray
+    method: str
+    labels: tuple[str, ...] | None = None
+    photo: Photo | None = None
+    geometry: CropGeometry | None = None
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.classes)
+
+    @property
+    def class_scores(self) -> FloatArray:
+        """float32 ``(N,)``: the score of the class that was explained."""
+        return np.take_along_axis(self.scores, self.classes[:, None], axis=1)[:, 0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The N names of the classes that were explained; ``class 7`` without labels."""
+        return tuple(self.labels[c] if self.labels else f"class {c}" for c in self.classes)
+
+    def photo_cams(self) -> FloatArray:
+        """Return the heat maps laid on the whole photo, float32 ``(N, height, width)``.
+
+        They are zero outside the crop that the model saw.
+
+        Raises:
+            UsageError: this explanation was not made from a photo.
+        """
+        if self.geometry is None:
+            raise UsageError("only explanations made by explain_image have a photo")
+        return self.geometry.to_photo(self.cams)
+
+    def with_method(self, method: str) -> Explanation:
+        """Return the same explanation by another CAM method; the model is not run again."""
+        raw, cams = explain_maps(method, self.activations, self.gradients, self.cams.shape[1:])
+        return replace(self, method=method, raw_maps=raw, cams=cams)
+
+
+def explain_maps(
+    method: str, activations: NDArray[Any], gradients: NDArray[Any], size: tuple[int, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Return raw maps and heat maps of the image's size.
+
+    Raises:
+        UnsupportedModelError: the target layer has other spatial axes than the image.
+    """
+    if activations.ndim - 2 != len(size) or not size:
+        raise UnsupportedModelError(
+            f"activations of shape {activations.shape} cannot be laid on an image of size {size};"
+            " export the model with another --layer"
+        )
+    raw = compute(method, activations, gradients)
+    return raw, heat_maps(raw, size)

@@ -1,0 +1,134 @@
+"""The image input of a model: its shape, layout and dtype, and whether an array fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(int8)": np.dtype(np.int8),
+}
+CHANNEL_COUNTS = (1, 3, 4)
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The graph input that holds the images.
+
+    Attributes:
+        name: of the graph input.
+        shape: extents with the batch first, None where any extent goes.
+        dtype: of its elements.
+        channels_last: whether the channels are its last axis.
+    """
+
+    name: str
+    shape: Shape
+    dtype: np.dtype[Any]
+    channels_last: bool
+
+    @classmethod
+    def from_session(cls, node: Any, layout: str | None, target_layout: str) -> ImageInput:
+        """Describe an onnxruntime ``NodeArg``.
+
+        Args:
+            node: the node argument: name, shape and type.
+            layout: ``NCHW`` or ``NHWC`` where the stored preprocessing says so.
+            target_layout: layout of the target tensor; decides where the shape does not.
+
+        Raises:
+            UnsupportedModelError: an element type that images cannot have.
+        """
+        if node.type not in DTYPES:
+            raise UnsupportedModelError(
+                f"image input {node.name!r} is of type {node.type}; known are {', '.join(DTYPES)}"
+            )
+        shape = tuple(d if isinstance(d, int) and d > 0 else None for d in node.shape)
+        channels_last = _has_channels_last(shape, target_layout)
+        if layout is not None:
+            channels_last = layout == "NHWC"
+        return cls(node.name, shape, DTYPES[node.type], channels_last)
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch size, None when any goes."""
+        return self.shape[0] if self.shape else None
+
+    @property
+    def layout(self) -> str:
+        """``NHWC`` with the channels last, else ``NCHW``."""
+        return "NHWC" if self.channels_last else "NCHW"
+
+    def spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the spatial extents of an array of this layout."""
+        return shape[1:-1] if self.channels_last else shape[2:]
+
+    def fit(self, x: ArrayLike) -> NDArray[Any]:
+        """Return a batch in the model's own layout and dtype.
+
+        Accepted are the model's own layout and ``(N, C, *spatial)``, with or without the batch
+        axis; any float dtype where the model takes floats, else exactly the model's dtype.
+
+        Raises:
+            UsageError: wrong shape or dtype, or values that are NaN or infinite.
+        """
+        array = np.asarray(x)
+        self._check_dtype(array)
+        batch = array[None] if array.ndim == len(self.shape) - 1 else array
+        if not self._fits(batch.shape):
+            moved = np.moveaxis(batch, 1, -1) if self.channels_last and batch.ndim > 2 else batch
+            if not self._fits(moved.shape):
+                raise UsageError(
+                    f"input of shape {array.shape} does not fit the model's {self.describe()}"
+                )
+            batch = moved
+        with np.errstate(over="ignore"):  # float16 overflow is reported as infinite below
+            batch = np.ascontiguousarray(batch, dtype=self.dtype)
+        if self.dtype.kind == "f" and not np.isfinite(batch).all():
+            finite = np.isfinite(batch).reshape(len(batch), -1).all(axis=1)
+            raise UsageError(
+                f"input holds NaN or infinite values (as {self.dtype}), first in image"
+                f" {int(np.argmin(finite))}; a heat map of it would mean nothing"
+            )
+        return batch
+
+    def describe(self) -> str:
+        """Return name, shape and dtype for messages, e.g. ``'x' (N, 3, 224, 224) float32``."""
+        names = ["N", *("?" for _ in self.shape[1:])]
+        extents = (str(d) if d else n for d, n in zip(self.shape, names, strict=False))
+        return f"{self.name!r} ({', '.join(extents)}) {self.dtype}"
+
+    def _check_dtype(self, array: NDArray[Any]) -> None:
+        same_kind = array.dtype.kind == "f" and self.dtype.kind == "f"
+        if array.dtype != self.dtype and not same_kind:
+            raise UsageError(
+                f"input of dtype {array.dtype} does not fit the model's {self.describe()}; scale"
+                f" and convert it as the model expects, or use explain_image"
+            )
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether a batch of any size has the model's other extents."""
+        return len(shape) == len(self.shape) and all(
+            extent in {None, given} and given > 0
+            for extent, given in zip(self.shape[1:], shape[1:], strict=True)
+        )
+
+
+def _has_channels_last(shape: Shape, target_layout: str) -> bool:
+    if len(shape) < 3:
+        return False
+    first, last = (shape[axis] in CHANNEL_COUNTS for axis in (1, -1))
+    if first != last:
+        return last
+    undecided = shape[1] is None and shape[-1] is None
+    return undecided and target_layout.endswith("C")

@@ -1,0 +1,147 @@
+"""The stored `Preprocessing` applied: a photo becomes one image of the model's input.
+
+Sizes follow torchvision: the shorter side gets the given length, the longer one is truncated to an
+integer; the crop is centred, and black is added where the photo is smaller than the crop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.cam.postprocess import sample_linear
+from onnx_gradcam.cam.registry import Maps
+from onnx_gradcam.preprocessing import Preprocessing
+from onnx_gradcam.runtime.photo import Photo
+from onnx_gradcam.runtime.resample import resize
+
+GRAY_WEIGHTS = (19595, 38470, 7471)
+"""ITU-R 601-2 luma in 1/65536, as in Pillow's ``convert("L")``."""
+
+
+@dataclass(frozen=True)
+class CropGeometry:
+    """Which part of a photo the model saw.
+
+    Attributes:
+        photo_size: ``(height, width)`` of the photo in pixels.
+        resized: ``(height, width)`` after the resize.
+        top: first row of the crop in the resized photo; negative where black was added.
+        left: first column, likewise.
+        crop: ``(height, width)`` of the crop, which is the model's input size.
+    """
+
+    photo_size: tuple[int, int]
+    resized: tuple[int, int]
+    top: int
+    left: int
+    crop: tuple[int, int]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The crop ``(left, top, right, bottom)`` in pixels of the photo, within the photo."""
+        vertical = self._extent(0, self.top)
+        horizontal = self._extent(1, self.left)
+        return horizontal[0], vertical[0], horizontal[1], vertical[1]
+
+    def _extent(self, axis: int, start: int) -> tuple[float, float]:
+        scale = self.photo_size[axis] / self.resized[axis]
+        low = max(start * scale, 0.0)
+        high = min((start + self.crop[axis]) * scale, float(self.photo_size[axis]))
+        return low, high
+
+    def to_photo(self, cams: Maps) -> Maps:
+        """Return heat maps of the crop laid on the whole photo, zero outside the crop.
+
+        Args:
+            cams: float32 ``(H, W)`` or ``(N, H, W)`` at the model's input size.
+
+        Returns:
+            float32 of the photo's size: ``(height, width)`` or ``(N, height, width)``.
+        """
+        maps = cams if cams.ndim == 3 else cams[None]
+        for axis, start in enumerate((self.top, self.left)):
+            length = self.photo_size[axis]
+            scale = self.resized[axis] / length
+            positions = np.arange(0.5, length, dtype=np.float64) * scale - start
+            inside = (positions >= 0) & (positions <= self.crop[axis])
+            maps = sample_linear(maps, positions - 0.5, axis + 1)
+            maps = maps * inside.reshape((1, -1, 1) if axis == 0 else (1, 1, -1))
+        result = np.asarray(maps, dtype=np.float32)
+        return result if cams.ndim == 3 else result[0]
+
+
+def crop_geometry(photo_size: tuple[int, int], recipe: Preprocessing) -> CropGeometry:
+    """Return where resize and centre crop of `recipe` fall on a photo of this size."""
+    height, width = photo_size
+    match recipe.resize:
+        case None:
+            resized = photo_size
+        case int(side):
+            short, long = min(photo_size), max(photo_size)
+            scaled = int(side * long / short)
+            resized = (side, scaled) if height <= width else (scaled, side)
+        case pair:
+            resized = pair
+    crop = recipe.crop or resized
+    top, left = map(_crop_start, resized, crop)
+    return CropGeometry(photo_size, resized, top, left, crop)
+
+
+def _crop_start(outer: int, inner: int) -> int:
+    """Return where a centred crop starts, rounded as torchvision does; negative for a padding."""
+    return round((outer - inner) / 2) if inner <= outer else -((inner - outer) // 2)
+
+
+def preprocess(
+    photo: Photo, recipe: Preprocessing, layout: str, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], CropGeometry]:
+    """Return a photo as one image of the model's input, and where it was cropped.
+
+    Args:
+        photo: uint8 RGB ``(H, W, 3)``.
+        recipe: what to do with it.
+        layout: ``NCHW`` or ``NHWC``, used where `recipe` does not name one.
+        dtype: of the model's input; integers are rounded and clipped to their range.
+
+    Returns:
+        the image, ``(C, H, W)`` or ``(H, W, C)`` without batch axis, and its geometry.
+    """
+    geometry = crop_geometry((photo.shape[0], photo.shape[1]), recipe)
+    colored = photo if recipe.color == "RGB" else _COLORS[recipe.color](photo)
+    resized = resize(colored, geometry.resized, recipe.interpolation, recipe.antialias)
+    pixels = _crop(resized, geometry).reshape(*geometry.crop, -1).astype(np.float32)
+    values = pixels * np.float32(recipe.scale) - np.asarray(recipe.mean, np.float32)
+    values /= np.asarray(recipe.std, np.float32)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        values = values.round().clip(limits.min, limits.max)
+    if (recipe.layout or layout) == "NCHW":
+        values = values.transpose(2, 0, 1)
+    return np.ascontiguousarray(values, dtype=dtype), geometry
+
+
+def _gray(photo: Photo) -> Photo:
+    weighted = photo.astype(np.uint32) @ np.array(GRAY_WEIGHTS, np.uint32)
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+def _bgr(photo: Photo) -> Photo:
+    return np.ascontiguousarray(photo[..., ::-1])
+
+
+_COLORS = {"BGR": _bgr, "GRAY": _gray}
+
+
+def _crop(photo: Photo, geometry: CropGeometry) -> Photo:
+    height, width = geometry.crop
+    bottom, right = geometry.top + height, geometry.left + width
+    rows = (max(-geometry.top, 0), max(bottom - photo.shape[0], 0))
+    columns = (max(-geometry.left, 0), max(right - photo.shape[1], 0))
+    if any(rows + columns):
+        photo = np.pad(photo, [rows, columns] + [(0, 0)] * (photo.ndim - 2))
+    top, left = max(geometry.top, 0), max(geometry.left, 0)
+    return photo[top : top + height, left : left + width]
