@@ -43,15 +43,17 @@ def _circle(x: Array, y: Array) -> Mask:
 
 
 def _square(x: Array, y: Array) -> Mask:
-    return np.maximum(abs(x), abs(y)) < 0.78
+    inside: Mask = np.maximum(abs(x), abs(y)) < 0.78
+    return inside
 
 
 def _triangle(x: Array, y: Array) -> Mask:
-    return (y < 0.6) & (np.sqrt(3) * abs(x) - y < 1.1)
+    return (y < 0.6) & (3**0.5 * abs(x) - y < 1.1)
 
 
 def _cross(x: Array, y: Array) -> Mask:
-    return (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 0.95)
+    x, y = np.abs(x), np.abs(y)
+    return (np.minimum(x, y) < 0.28) & (np.maximum(x, y) < 0.95)
 
 
 def _ring(x: Array, y: Array) -> Mask:
