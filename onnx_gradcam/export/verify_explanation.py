@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASSES_OUTPUT, GRADIENTS_OUTPUT
-from onnx_gradcam.export.central_differences import TOLERANCE, Agreement, compare
+from onnx_gradcam.export.central_differences import (
+    OTHER_TOLERANCE,
+    TOLERANCE,
+    Agreement,
+    compare,
+)
 from onnx_gradcam.export.compare_outputs import compare_outputs
 from onnx_gradcam.export.probe_inputs import has_open_batch
 from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
@@ -76,7 +81,7 @@ def _activations(
     detail = f"{function.target!r}, {shape}, identical to the last bit"
     if not difference.identical:
         detail = str(difference)
-    return Check("activations", difference.identical, detail, difference.relative)
+    return Check("activations", difference.proves_equal, detail, difference.relative)
 
 
 def _classes(subject: Subject, session: Any, scores: Array) -> Check:
@@ -178,18 +183,25 @@ def _claims(
 def _gradient_check(found: Agreement) -> Check:
     name = "gradient"
     if not found.agrees:
-        detail = f"differs from central differences by {found.error:.1%}: {found.worst}"
-        return Check(name, False, detail, found.error)
-    if found.zero and not found.measured:
-        detail = "zero for all inputs tried, and central differences too: heat maps will be empty"
+        detail = (
+            f"differs from central differences by {found.error:.1%} ({found.worst}) and by"
+            f" {found.other_error:.1%} along others"
+            if found.worst
+            else "could not be confirmed: central differences do not settle at any step size"
+        )
+        return Check(name, False, detail, max(found.error, found.other_error))
+    if found.lost:
+        detail = (
+            "zero for all inputs tried, and so are central differences: heat maps will be empty"
+            if found.zero
+            else "lost in rounding: the score hardly depends on the layer"
+        )
         return Check(name, True, detail, 0.0, warning=True)
-    if not found.measured:
-        detail = "too weak to be measured: the score hardly depends on the layer"
-        return Check(name, True, detail, None, warning=True)
-    where = "" if found.support == "all" else ", where A is not at its limits"
+    where = "" if found.support == "all" else " where A is not at its limits"
     detail = (
-        f"within {found.error:.1e} of central differences (tolerance {TOLERANCE:.0e}){where};"
-        f" {found.measured:.0%} of the derivatives stand out from rounding"
+        f"central differences{where} agree to {found.error:.1e} along the gradient (tolerance"
+        f" {TOLERANCE:.0e}), {found.other_error:.1e} along others (tolerance"
+        f" {OTHER_TOLERANCE:.0e}); {found.measured:.0%} could be measured"
     )
     return Check(name, True, detail, found.error)
 
