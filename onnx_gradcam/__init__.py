@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         VerificationError,
         WriteError,
     )
-    from onnx_gradcam.export.inspect import ModelReport, inspect_model
+    from onnx_gradcam.export.inspection import ModelReport, inspect_model
     from onnx_gradcam.export.pipeline import export_model
     from onnx_gradcam.export.report import ExportReport
     from onnx_gradcam.export.verify import VerificationReport, check_export
@@ -77,7 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnx_gradcam.export.inspect": ("ModelReport", "inspect_model"),
+    "onnx_gradcam.export.inspection": ("ModelReport", "inspect_model"),
     "onnx_gradcam.export.pipeline": ("export_model",),
     "onnx_gradcam.export.report": ("ExportReport",),
     "onnx_gradcam.export.verify": ("VerificationReport", "check_export"),

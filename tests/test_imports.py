@@ -71,7 +71,7 @@ def test_a_missing_extra_is_one_line_that_names_it(
     package: str, name: str, extras: list[str]
 ) -> None:
     # None in sys.modules makes `import PACKAGE` fail as if it were not installed
-    use = "onnx_gradcam.load(b'')" if name == "load" else f"onnx_gradcam.{name}"
+    use = "onnx_gradcam.load(b'model')" if name == "load" else f"onnx_gradcam.{name}"
     printed = run_python(f"""
 import sys
 sys.modules["{package}"] = None
