@@ -123,6 +123,20 @@ def test_the_exact_gelu_is_left_as_it_is() -> None:
     assert prepared.graph.node[0].op_type == "Gelu"
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y, mask = Dropout(A)", "Identity"),
+        ("y, mask = Dropout(A)\n n = Not(mask)", "Dropout"),
+        ("on = Constant<value=bool {0}>()\n y = Dropout(A,, on)", "Identity"),
+        ("on = Constant<value=bool {1}>()\n y = Dropout(A,, on)", "Dropout"),
+    ],
+)
+def test_dropout_goes_unless_it_drops_or_its_mask_is_read(body: str, expected: str) -> None:
+    prepared = prepare_tail(Case("", body).model())
+    assert expected in {node.op_type for node in prepared.graph.node}
+
+
 def test_every_rule_has_a_case() -> None:
     used = {node.op_type for case in CASES for node in case.model().graph.node}
     assert set(RULES) <= used

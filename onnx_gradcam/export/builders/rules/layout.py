@@ -19,8 +19,10 @@ from onnx_gradcam.gradients.emitter import Dim
 
 def dropout(at: Site) -> bool:
     """Dropout(x) -> Identity(x): a model for inference drops nothing."""
-    training = at.constant(at.input(2))
-    if at.output(1) or (at.input(2) and (training is None or bool(training))):
+    training, mask = at.constant(at.input(2)), at.output(1)
+    if at.input(2) and (training is None or bool(training)):
+        return False
+    if mask and (mask in at.graph.consumers or mask in at.graph.outputs):
         return False
     at.emit("Identity", at.x, into=at.y)
     return True
