@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-dev
 
 pictures: demo
 	@mkdir -p docs/pictures
-	cp demo/cameraman.cam.png docs/pictures/
+	$(BIN)/python -c 'import cv2; cv2.imwrite("docs/pictures/demo.jpg", cv2.imread("demo/cameraman.cam.png"))'
 
 python-version:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
