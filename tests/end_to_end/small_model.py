@@ -11,7 +11,7 @@ CLASSES = ("red", "green", "blue", "grey")
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
-small (float[n, 3, 16, 16] image) => (float[n, 4] logits)
+small (float[n, 3, SIZE, SIZE] image) => (float[n, COUNT] logits)
 {
   first = Conv <pads = [1, 1, 1, 1]> (image, first_weight)
   first_map = Relu (first)
@@ -22,19 +22,19 @@ small (float[n, 3, 16, 16] image) => (float[n, 4] logits)
   logits = Gemm (features, head_weight, head_bias)
 }
 """
-WEIGHTS = {
-    "first_weight": (8, 3, 3, 3),
-    "second_weight": (8, 8, 3, 3),
-    "head_weight": (8, 4),
-    "head_bias": (4,),
-}
 
 
-def small_model() -> onnx.ModelProto:
+def small_model(classes: int = len(CLASSES), size: int = 16) -> onnx.ModelProto:
     """Return the model; the same weights each time."""
+    weights = {
+        "first_weight": (8, 3, 3, 3),
+        "second_weight": (8, 8, 3, 3),
+        "head_weight": (8, classes),
+        "head_bias": (classes,),
+    }
     random = np.random.default_rng(20)
-    model = onnx.parser.parse_model(TEXT)
-    for name, shape in WEIGHTS.items():
+    model = onnx.parser.parse_model(TEXT.replace("SIZE", str(size)).replace("COUNT", str(classes)))
+    for name, shape in weights.items():
         values = random.normal(scale=0.5, size=shape).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     onnx.checker.check_model(model, full_check=True)
