@@ -25,9 +25,12 @@ from onnx_gradcam.export.graph import Graph, describe
 
 _DEFAULT = frozenset({"", "ai.onnx"})
 
+_CHANGED_MEANING = {"Hardmax": 13, "LogSoftmax": 13, "Softmax": 13}
+"""Operators that came to mean something else in the same form: over one axis, not all from it."""
+
 
 def to_builder_opset(model: ModelProto, known: Collection[str]) -> ModelProto:
-    """Return a copy of a model in the nearest opset of 12 to 21.
+    """Return a copy of a model in the nearest opset of 13 to 21.
 
     Args:
         model: the tail, of any opset from 7 on.
@@ -83,12 +86,11 @@ def _since(op_type: str, opset: int) -> int | None:
 def _is_same(op_type: str, source: int, goal: int) -> bool:
     """Return whether a node means the same in both opsets as it stands.
 
-    Later versions of an operator with the same inputs, outputs and attributes take more types.
+    Later versions of an operator with the same inputs, outputs and attributes take more types,
+    but for those whose meaning changed.
     """
     versions = _since(op_type, source), _since(op_type, goal)
-    if versions[0] == versions[1]:
-        return versions[0] is not None
-    if None in versions or goal > source:
+    if None in versions or source < _CHANGED_MEANING.get(op_type, 0) <= goal:
         return False
     forms = [_form(defs.get_schema(op_type, opset, "")) for opset in (source, goal)]
     return forms[0] == forms[1]
@@ -136,7 +138,7 @@ def _convert(
     for inner in result.node:
         inner.input[:] = [names[name] for name in inner.input]
         inner.output[:] = [names[name] for name in inner.output]
-        inner.name = inner.name or node.name or inner.output[0]
+        inner.name = inner.output[0]
     return list(result.node), added
 
 

@@ -1,6 +1,6 @@
 """The tail as onnxruntime-training can differentiate it.
 
-In: the tail as cut from the model, of any opset from 7 on. Out: a copy in an opset of 12 to 21
+In: the tail as cut from the model, of any opset from 7 on. Out: a copy in an opset of 13 to 21
 and IR 10 at most, in which the operators that the builder lacks, or gets wrong, are written in
 others (`rules`). Tensors keep their names; new ones start with the name of an output of the node
 that they replace. The values of the tail are the same up to rounding.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_gradcam.export.builders.opsets import to_builder_opset
 from onnx_gradcam.export.builders.rules import (
@@ -67,6 +67,7 @@ def prepare_tail(tail: ModelProto) -> ModelProto:
     _drop_listed_initializers(prepared)
     _apply_rules(prepared)
     _read_inputs_once(prepared)
+    _make_loss_float(prepared)
     return prepared
 
 
@@ -117,6 +118,21 @@ def _read_inputs_once(model: ModelProto) -> None:
             seen.add(name)
         nodes.append(node)
     _set_nodes(model, nodes)
+
+
+def _make_loss_float(model: ModelProto) -> None:
+    """Cast a loss of another float type; the builder starts from a gradient of type float."""
+    for info in model.graph.output:
+        tensor = info.type.tensor_type
+        if tensor.elem_type in {TensorProto.FLOAT, TensorProto.UNDEFINED}:
+            continue
+        narrow = f"{info.name}/prepared_Cast"
+        for node in model.graph.node:
+            node.output[:] = [narrow if name == info.name else name for name in node.output]
+            node.input[:] = [narrow if name == info.name else name for name in node.input]
+        cast = helper.make_node("Cast", [narrow], [info.name], name=narrow, to=TensorProto.FLOAT)
+        model.graph.node.append(cast)
+        tensor.elem_type = TensorProto.FLOAT
 
 
 def _set_nodes(model: ModelProto, nodes: Sequence[NodeProto]) -> None:

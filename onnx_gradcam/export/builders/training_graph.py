@@ -14,10 +14,11 @@ from onnx_gradcam.errors import BuilderUnavailableError, UnsupportedModelError
 from onnx_gradcam.export.builders.state import BuilderStatus
 from onnx_gradcam.export.builders.training_process import WorkerError, run_worker
 
-OPSETS = range(12, 22)
+OPSETS = range(13, 22)
 """Opsets of the default domain that the builder differentiates rightly.
 
-Measured: it loads no newer ones; below 11 it takes Clip for the identity and refuses Gemm.
+Measured: it loads no newer ones; below 13 it refuses a Concat along an axis of unknown size, and
+below 11 it refuses Gemm and takes Clip for the identity.
 """
 
 NEWEST_IR = 10
@@ -26,6 +27,7 @@ _INSTEAD = "choose a later layer with --layer, or --gradient-builder reverse"
 _UNREGISTERED = re.compile(r"has not been registered: (?P<op>\S+) for node (?P<node>.*)")
 _UNREACHABLE = re.compile(r"Cannot compute the partial derivative for '.*' as it's unreachable")
 _GRADIENT_OF = re.compile(r"::Get(?P<op>\w+)Gradient::")
+_STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (?P<said>.*)", re.DOTALL)
 _SOURCE_PLACE = re.compile(r"/onnxruntime_src/\S+ (?:.*?\) (?:const )?)?")
 
 
@@ -45,7 +47,7 @@ def build_gradient_graph(
     ``com.microsoft``, two of them (MaxPoolGrad, AveragePoolGrad) in the default one.
 
     Args:
-        tail: opset 12 to 21, IR up to 10, as `prepare_tail` returns it; not changed.
+        tail: opset 13 to 21, IR up to 10, as `prepare_tail` returns it; not changed.
         target: the graph input A.
         loss: the graph output to differentiate, a float scalar.
         status: the builder to use.
@@ -80,7 +82,9 @@ def build_gradient_graph(
 
 
 def _request(tail: ModelProto) -> bytes:
-    """Return the bytes of the tail, every node with a name: the builder names what it refuses.
+    """Return the bytes of the tail, every node with a name of its own.
+
+    The builder names what it refuses, and refuses two nodes of one name.
 
     Raises:
         GradientGraphError: not of an opset or IR version that the builder takes, or over 2 GB.
@@ -93,8 +97,11 @@ def _request(tail: ModelProto) -> bytes:
         )
     named = ModelProto()
     named.CopyFrom(tail)
+    taken = {""}
     for node in named.graph.node:
-        node.name = node.name or next(filter(None, node.output), "")
+        if node.name in taken:
+            node.name = next(filter(None, node.output), "")
+        taken.add(node.name)
     try:
         return bytes(named.SerializeToString())
     except Exception as error:  # protobuf's back ends raise different types
@@ -123,7 +130,8 @@ def _refusal(error: str, tail: ModelProto, target: str) -> str:
         return f"onnxruntime-training has no gradient for {op_type} (node {node!r})"
     if _UNREACHABLE.search(error):
         return f"no differentiable path leads from {target!r} to the score"
-    message = _one_line(_SOURCE_PLACE.sub("", error))
+    status = _STATUS.search(error)
+    message = _one_line(status["said"] if status else _SOURCE_PLACE.sub("", error))
     within = _GRADIENT_OF.search(error)
     if within is None:
         return f"onnxruntime-training cannot differentiate the tail: {message}"

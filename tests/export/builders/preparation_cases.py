@@ -56,7 +56,7 @@ class Case:
             loss = ReduceSum<keepdims=0>(weighted)
         }}"""
         model = parser.parse_model(text.replace("T[", f"{dtype}["))
-        element = np.float64 if dtype == "double" else np.float32
+        element = {"double": np.float64, "float16": np.float16}.get(dtype, np.float32)
         for name, value in self.values(element).items():
             model.graph.initializer.append(numpy_helper.from_array(value, name))
         return model
@@ -204,9 +204,10 @@ CASES = [
     Case("Einsum elementwise", 'y = Einsum<equation="bik,bk->bik">(A, k)', (2, 3, 4),
          constants={"k": weights(2, 4)}),
     Case("Einsum of one", 'y0 = Einsum<equation="bik->kb">(A)\n y = Exp(y0)', (2, 3, 4)),
-    # opsets below 12
+    # opsets below 13
     Case("Clip-6", "y = Clip<min=-1.0, max=2.0>(A)", opset=7),
-    Case("Softmax-1", "y = Softmax<axis=1>(A)", (3, 5), opset=9),
+    Case("Softmax-1", "y = Softmax<axis=1>(A)", opset=9),
+    Case("LogSoftmax-1", "y = LogSoftmax<axis=2>(A)", opset=12),
     Case("Upsample-7", 'y = Upsample<mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]>(A)', opset=7,
          evaluated=False),
     Case("Slice-1", "y = Slice<axes=[1, 2], starts=[1, 0], ends=[3, 2]>(A)", opset=9),
@@ -218,6 +219,10 @@ CASES = [
          "y = AveragePool<kernel_shape=[2, 2], pads=[1, 1, 1, 1], strides=[1, 1]>(p)", opset=7),
     Case("Gemm-7", "f = Flatten(A)\n y = Gemm<transB=1>(f, w, b)", opset=7,
          constants={"w": weights(5, 36), "b": weights(5)}),
+    Case("Concat-4", "r = Sigmoid(A)\n y = Concat<axis=1>(A, r)", opset=9),
+    Case("Squeeze-1", "g = GlobalAveragePool(A)\n s = Squeeze<axes=[2, 3]>(g)\n"
+         "y = Unsqueeze<axes=[1]>(s)", opset=8),
+    Case("ReduceSum-1", "y = ReduceSum<axes=[1], keepdims=0>(A)", opset=9),
     Case("Sum and Max-8", "r = Sigmoid(A)\n t = Sum(A, r)\n y = Max(t, r)", opset=8),
     # opsets above 21
     Case("Conv-22", "y0 = Conv(A, w)\n y = GlobalAveragePool(y0)", opset=22,

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import onnxruntime.capi.onnxruntime_pybind11_state
 import pytest
-from onnx import ModelProto, checker, helper, parser
+from onnx import ModelProto, TensorProto, checker, helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from onnx_gradcam.export.builders import preparation
@@ -57,7 +57,7 @@ def central_differences(case: Case) -> Array:
         for sign in (1, -1):
             moved = feeds["A"].copy()
             moved[index] += sign * STEP
-            losses.append(float(evaluator.run(["loss"], {**feeds, "A": moved})[0]))
+            losses.append(np.sum(evaluator.run(["weighted"], {**feeds, "A": moved})[0]))
         gradient[index] = (losses[0] - losses[1]) / (2 * STEP)
     return gradient
 
@@ -70,7 +70,7 @@ def test_a_prepared_tail_computes_the_same(case: Case) -> None:
     assert original.SerializeToString() == before
     checker.check_model(prepared, full_check=True)
     opset = prepared.opset_import[0].version
-    assert opset == min(max(case.opset, 12), 21)
+    assert opset == min(max(case.opset, 13), 21)
     assert prepared.ir_version <= 10
     feeds = case.feeds(np.float32)
     expected = run(original, ["y", "loss"], feeds)
@@ -184,6 +184,17 @@ def test_initializers_listed_as_inputs_are_listed_no_longer() -> None:
     assert prepared.ir_version == 8
 
 
+@pytest.mark.parametrize("dtype", ["float16", "double"])
+def test_a_loss_of_another_type_is_cast(dtype: str) -> None:
+    original = Case("", "y = HardSwish(A)").model(dtype)
+    prepared = prepare_tail(original)
+    checker.check_model(prepared, full_check=True)
+    assert prepared.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    feeds = Case("", "").feeds(np.float16 if dtype == "float16" else np.float64)
+    before, after = (run(model, ["loss"], feeds)[0] for model in (original, prepared))
+    assert after == pytest.approx(float(before), rel=2e-3)
+
+
 def test_other_domains_pass_as_they_are() -> None:
     model = parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 9, "com.microsoft" : 1]>
@@ -194,4 +205,4 @@ def test_other_domains_pass_as_they_are() -> None:
     )
     prepared = prepare_tail(model)
     assert [node.op_type for node in prepared.graph.node] == ["QuickGelu", "ReduceSum"]
-    assert {o.domain: o.version for o in prepared.opset_import} == {"": 12, "com.microsoft": 1}
+    assert {o.domain: o.version for o in prepared.opset_import} == {"": 13, "com.microsoft": 1}

@@ -143,9 +143,9 @@ def test_a_builder_that_is_not_there_is_told_with_the_fix(tmp_path: Path) -> Non
         build_gradient_graph(tail(), "A", "loss", status)
 
 
-@pytest.mark.parametrize("opset", [11, 22])
+@pytest.mark.parametrize("opset", [12, 22])
 def test_an_unprepared_tail_is_refused(tmp_path: Path, opset: int) -> None:
-    with pytest.raises(GradientGraphError, match=f"opset {opset} .* takes opset 12 to 21"):
+    with pytest.raises(GradientGraphError, match=f"opset {opset} .* takes opset 13 to 21"):
         build_gradient_graph(tail(opset=opset), "A", "loss", fake(tmp_path))
 
 
@@ -174,3 +174,10 @@ def test_a_path_of_integers_is_told_by_the_real_one() -> None:
     model = tail("i = Cast<to=7>(A)\n y = Cast<to=1>(i)")
     with pytest.raises(GradientGraphError):
         build_gradient_graph(model, "A", "loss", require_builder())
+
+
+def test_nodes_of_one_name_are_told_apart() -> None:
+    model = tail("z = Add(A, w)\n y = Relu(z)")
+    for node in model.graph.node:
+        node.name = "same"
+    assert build_gradient_graph(model, "A", "loss", require_builder()).graph.node
