@@ -22,9 +22,8 @@ CLASSES := --class tripod --class "reflex camera"
 
 .PHONY: demo test lint pictures pins clean python-version
 
-demo: $(VENV)/.installed $(VENV)/.builder
+demo: $(MODEL) $(VENV)/.builder
 	@mkdir -p demo
-	$(BIN)/python tools/make_models.py
 	$(BIN)/onnx-gradcam export $(MODEL) -o $(EXPORTED) --gradient-builder "$$(cat $(VENV)/.builder)" \
 	  --preprocess efficientnet-lite --labels models/imagenet_classes.txt --force
 	$(BIN)/onnx-gradcam explain $(EXPORTED) $(PHOTO) -o demo $(CLASSES) --force
@@ -33,7 +32,7 @@ demo: $(VENV)/.installed $(VENV)/.builder
 	@ls demo/*.png
 	@echo "The exported model, for any ONNX Runtime: $(EXPORTED)"
 
-test: lint $(VENV)/.builder
+test: lint $(MODEL) $(VENV)/.builder
 	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
@@ -59,6 +58,9 @@ $(VENV)/.installed: requirements/run.txt pyproject.toml | python-version
 $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
+
+$(MODEL): | $(VENV)/.installed
+	$(BIN)/python tools/make_models.py
 
 # onnxruntime-training ends at Python 3.12. A newer Python borrows an older one for the builder; where
 # there is none, the built-in builder serves. The file holds the name of the one to use.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 MODELS = Path(__file__).parents[1] / "models"
+BUILDER = Path(sys.prefix) / "builder"  # where `make test` and `make demo` install it
+
+if BUILDER.is_dir():
+    os.environ.setdefault("ONNX_GRADCAM_BUILDER", str(BUILDER))
 
 
 @pytest.fixture(autouse=True)
