@@ -74,7 +74,7 @@ def install_builder(
         source = _fill(staging, interpreter, wheel)
         record = {"python": str(interpreter.path), "python_tag": interpreter.tag, **source}
         (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        _try_out(staging, interpreter)
+        _try_out(staging, interpreter, source["source"])
         _move_into_place(staging, folder)
     return inspect_builder(folder)
 
@@ -228,8 +228,8 @@ def _reason(stderr: str) -> str:
     return (errors or lines[-1:] or ["no reason given"])[0][:300].rstrip(".:")
 
 
-def _try_out(staging: Path, interpreter: Interpreter) -> None:
-    """Load what was installed.
+def _try_out(staging: Path, interpreter: Interpreter, source: str) -> None:
+    """Load what was installed from `source`.
 
     Raises:
         BuilderUnavailableError: it cannot be loaded.
@@ -241,8 +241,8 @@ def _try_out(staging: Path, interpreter: Interpreter) -> None:
         failure = str(error)
     if failure:
         raise BuilderUnavailableError(
-            f"{DISTRIBUTION} {BUILDER_VERSION} does not load on {interpreter.platform} in"
-            f" {interpreter.path} ({' '.join(failure.split())[:300]}); export with"
+            f"{DISTRIBUTION} {BUILDER_VERSION} ({source}) does not load on {interpreter.platform}"
+            f" in {interpreter.path} ({' '.join(failure.split())[:300]}); export with"
             " --gradient-builder reverse, which needs nothing installed"
         )
 
