@@ -123,8 +123,8 @@ def panel(
         title: what the original's caption says; ``photo`` when None.
         alpha: largest opacity of the colours.
         colormap: one of `COLORMAPS`.
-        box: ``(left, top, right, bottom)`` of what the model saw; the rest is dimmed in the
-            overlays.
+        box: ``(left, top, right, bottom)`` of what the model saw; the rest is paler in the
+            overlays. None where it saw the whole photo.
     """
     scale = _tile_scale(photo.shape[0], photo.shape[1])
     size = tuple(max(round(extent * scale), 1) for extent in photo.shape[:2])
@@ -135,7 +135,7 @@ def panel(
         if box is not None:
             hot = _dim_outside(hot, [edge * scale for edge in box])
         tiles.append(_tile(hot, caption))
-    return _with_scale(_arrange(tiles), colormap)
+    return _with_scale(_arrange(tiles), colormap, "pale: not seen by the model" if box else "")
 
 
 def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = None) -> Picture:
@@ -155,11 +155,13 @@ def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = Non
     captions = [
         f"{explanation.class_names[row]}\n{_score_text(explanation, row)}" for row in chosen
     ]
+    height, width = explanation.photo.shape[:2]
+    box = explanation.geometry.box
     return panel(
         explanation.photo,
         list(zip(cams, captions, strict=True)),
         f"photo\n{explanation.method}",
-        box=explanation.geometry.box,
+        box=None if box == (0, 0, width, height) else box,
     )
 
 
@@ -235,8 +237,8 @@ def _arrange(tiles: Sequence[Picture]) -> Picture:
     return sheet
 
 
-def _with_scale(sheet: Picture, colormap: str) -> Picture:
-    """Return a sheet with a thin colour scale below, fading as the overlays do."""
+def _with_scale(sheet: Picture, colormap: str, note: str) -> Picture:
+    """Return a sheet with a thin colour scale below, fading as the overlays do, and a note."""
     strip = _blank(LINE + MARGIN, sheet.shape[1])
     words = ("less", "more evidence")
     widths = [_text_width(word, REGULAR) for word in words]
@@ -249,6 +251,8 @@ def _with_scale(sheet: Picture, colormap: str) -> Picture:
         strip[8:16, left : left + length] = overlay(blank, ramp, 1.0, colormap)
         _write(strip, words[0], (left - 10 - widths[0], 17), REGULAR)
         _write(strip, words[1], (right, 17), REGULAR)
+        if MARGIN + _text_width(note, REGULAR) < left - 30 - widths[0]:
+            _write(strip, note, (MARGIN, 17), REGULAR)
     return np.concatenate([sheet, strip])
 
 

@@ -125,7 +125,8 @@ def eigencam(activations: Maps, gradients: Maps) -> Maps:
 
 def _first_component(activations: Maps) -> Maps:
     """Return the signed projection ``(*spatial)`` of one image's A ``(C, *spatial)``."""
-    positions = activations.reshape(activations.shape[0], -1).T
+    exponent = np.frexp(np.abs(activations).max())[1]  # a power of two costs no precision
+    positions = np.ldexp(activations, -exponent).reshape(activations.shape[0], -1).T
     centred = positions - positions.mean(axis=0)
     direction = np.linalg.svd(centred, full_matrices=False)[2][0]
     projection: Maps = centred @ direction
@@ -134,4 +135,4 @@ def _first_component(activations: Maps) -> Maps:
         evidence = float(projection[np.abs(projection).argmax()])
     if evidence < 0:
         projection = -projection
-    return projection.reshape(activations.shape[1:])
+    return np.ldexp(projection, exponent).reshape(activations.shape[1:])

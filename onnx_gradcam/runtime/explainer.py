@@ -226,6 +226,8 @@ class Explainer:
         )
         activations = activations.astype(np.float32, copy=False)
         gradients = gradients.astype(np.float32, copy=False)
+        if not len(batch):  # the file may leave open different extents of the two
+            gradients = activations
         size = self.image_input.spatial(batch.shape)
         raw, cams = explain_maps(method, activations, gradients, size)
         return Explanation(

@@ -24,6 +24,9 @@ CUDA = "CUDAExecutionProvider"
 LOG_ERRORS_ONLY = 3
 """onnxruntime's log severity; below it, loading warns about the optional input cam_class."""
 
+BYTES = "the model"
+"""How errors call a model that has no path."""
+
 Options = Mapping[str, Any]
 ModelSource = str | os.PathLike[str] | bytes
 
@@ -185,8 +188,8 @@ def _checked_source(model: ModelSource) -> tuple[str | bytes, str]:
     """
     if isinstance(model, (bytes, bytearray, memoryview)):
         if not len(model):
-            raise InvalidModelError("the model is empty (0 bytes)")
-        return bytes(model), "the model"
+            raise InvalidModelError(f"{BYTES} is empty (0 bytes)")
+        return bytes(model), BYTES
     path = Path(model)
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
@@ -204,15 +207,14 @@ def _explain_failure(error: Exception, name: str, request: ProviderRequest) -> O
     if type(error).__name__ == "NotImplemented":
         return UnsupportedModelError(f"onnxruntime cannot run {name}: {reason}")
     if re.search(r"external (data|initializer)", reason, re.IGNORECASE):
-        return InvalidModelError(
-            f"{name}: external data is missing or damaged; keep its data files in the folder of"
-            f" the model ({reason})"
-        )
+        fix = "load it by its path" if name == BYTES else "keep its data files in the model's folder"
+        return InvalidModelError(f"{name}: external data is missing or damaged; {fix} ({reason})")
     return InvalidModelError(f"{name} is not a model that onnxruntime can load: {reason}")
 
 
 def one_line(error: Exception, limit: int = 300) -> str:
-    """Return onnxruntime's message without its code prefix and line breaks, shortened."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = " ".join(text.split())
+    """Return onnxruntime's message without code, C++ location and line breaks, shortened."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z\[])", "", text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
