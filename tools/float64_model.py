@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops.op_max_pool import MaxPool as _ReferenceMaxPool
+
+
+class MaxPool(_ReferenceMaxPool):
+    """MaxPool whose ceil_mode drops windows that start in the padding, as runtimes do.
+
+    ONNX's reference implementation (1.23) keeps them, and its result has the wrong shape.
+    """
+
+    def _run(self, x: Any, **attributes: Any) -> Any:
+        if not attributes.get("ceil_mode"):
+            return super()._run(x, **attributes)
+        pads = attributes.get("pads") or [0, 0, 0, 0]
+        assert pads[:2] == pads[2:], "torch pads both sides alike"
+        pooled = torch.nn.functional.max_pool2d(
+            torch.from_numpy(np.array(x)),
+            attributes["kernel_shape"],
+            attributes.get("strides") or 1,
+            pads[:2],
+            ceil_mode=True,
+        )
+        return (pooled.numpy(),)
+
+
+def float64_evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """Return ONNX's reference implementation of the float64 version of a model."""
+    return ReferenceEvaluator(to_float64(model), new_ops=[MaxPool])
 
 
 def to_float64(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -20,6 +20,7 @@ differences, in float64, along the gradient and along random directions.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 import warnings
@@ -34,11 +35,10 @@ import onnxruntime
 import torch
 from light_models import light_models
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from float64_model import to_float64  # noqa: E402
+from float64_model import float64_evaluator  # noqa: E402
 from torch_oracle import TorchOracle, declare_torchvision_operators  # noqa: E402
 
 from onnx_gradcam.export.pipeline import export_model  # noqa: E402
@@ -49,14 +49,14 @@ BUILDERS = ("onnxruntime-training", "reverse")
 TOLERANCE = 1e-4
 ARCHITECTURES = {
     "resnet50": 64,
-    "vgg16": 64,
+    "vgg16": 224,
     "mobilenet_v3_large": 64,
     "efficientnet_b0": 64,
     "densenet121": 64,
     "convnext_tiny": 64,
-    "alexnet": 96,
+    "alexnet": 224,
     "squeezenet1_1": 64,
-    "inception_v3": 96,
+    "inception_v3": 147,
     "googlenet": 64,
     "mobilenet_v2": 64,
     "shufflenet_v2_x1_0": 64,
@@ -113,7 +113,7 @@ def run_float32(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Ar
 def run_float64(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     """Return all outputs of the float64 version on ONNX's reference implementation."""
     wide = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in feeds.items()}
-    evaluator = ReferenceEvaluator(to_float64(model))
+    evaluator = float64_evaluator(model)
     return dict(zip(evaluator.output_names, evaluator.run(None, wide), strict=True))
 
 
@@ -163,7 +163,7 @@ def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
     )
     feeds = {"image": x, "cam_class": np.array([3, -2], dtype=np.int64)}
     single = TorchOracle(model, x)
-    double = TorchOracle(model.double(), x.astype(np.float64))
+    double = TorchOracle(copy.deepcopy(model).double(), x.astype(np.float64))
     layers = pick_layers(path)
     results: dict[str, dict[str, Any]] = {}
     for layer in layers:
@@ -233,7 +233,7 @@ def central_differences(
 
     score = find_score(Graph(model))
     tail = _tail_from(model, layer, score.tensor)
-    evaluator = ReferenceEvaluator(to_float64(tail))
+    evaluator = float64_evaluator(tail)
     others = {k: v.astype(np.float64) for k, v in feeds.items() if k in evaluator.input_names}
     a = out["cam_activations"]
     chosen = int(out["cam_classes"][0])

@@ -23,6 +23,7 @@ from onnx_gradcam.contract import (
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.score import is_anonymous
 from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
@@ -122,7 +123,7 @@ def attach(
     model.graph.node.extend(nodes)
     _add_class_input(model, class_input)
     dtype = emit.dtype(layer.tensor)
-    shape = [*layer.channels_first]
+    shape = output_shape(graph, layer, metadata.image_input)
     for name in (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT):
         model.graph.output.append(_value_info(name, dtype, shape))
     model.graph.output.append(_value_info(CLASSES_OUTPUT, TensorProto.INT64, shape[:1]))
@@ -130,6 +131,15 @@ def attach(
     del model.metadata_props[:]
     helper.set_model_props(model, props)
     return model, warnings
+
+
+def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
+    """Return the shape of A as an output; a batch size without a name is that of the image."""
+    batch, *rest = layer.channels_first
+    image_shape = graph.shape(image)
+    if is_anonymous(batch) and image_shape:
+        batch = image_shape[0]
+    return [batch, *(None if is_anonymous(size) else size for size in rest)]
 
 
 def _raise_ir(model: ModelProto) -> str:

@@ -25,16 +25,17 @@ from onnx_gradcam.export.attach import (
     attach,
     emit_activations,
     emit_gradients,
+    output_shape,
     refuse_exported,
 )
-from onnx_gradcam.export.builders.select import Built, build_gradient, check_builder
+from onnx_gradcam.export.builders.select import build_gradient, check_builder
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import cut_tail
-from onnx_gradcam.export.target_layer import Layer, choose_layer, image_input
+from onnx_gradcam.export.target_layer import choose_layer, image_input
 from onnx_gradcam.export.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
@@ -142,30 +143,14 @@ def export_model(
                 )
         staged.commit()
         written = staged.bytes_written
-    return _report(
-        Path(output), graph, built, target, scores, exported, written, verification, warnings
-    )
-
-
-def _report(
-    output: Path,
-    graph: Graph,
-    built: Built,
-    target: Layer,
-    scores: Score,
-    exported: onnx.ModelProto,
-    written: int,
-    verification: Any,
-    warnings: list[str],
-) -> ExportReport:
     return ExportReport(
-        output=output,
+        output=Path(output),
         builder=built.builder,
         builder_version=built.version,
         builder_reason=built.reason,
         target=target.tensor,
         target_reason=target.reason,
-        target_shape=target.channels_first,
+        target_shape=tuple(output_shape(graph, target, image)),
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),

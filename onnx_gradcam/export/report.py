@@ -58,16 +58,20 @@ class ExportReport:
 
     def summary(self) -> str:
         """Return a few lines of text."""
-        lines = [
-            f"wrote     {self.output} ({self.bytes_written / 1e6:.1f} MB,"
-            f" {self.nodes_added} nodes added, opset {self.opset})",
-            f"layer     {self.target} {format_shape(self.target_shape)}: {self.target_reason}",
-            f"score     {self.score}, {self.num_classes} classes",
-            f"gradient  {self.builder} {self.builder_version}: {self.builder_reason}",
+        shape = format_shape(self.target_shape)
+        rows = [
+            (
+                "wrote",
+                f"{self.output} ({self.bytes_written / 1e6:.1f} MB, {self.nodes_added} nodes added,"
+                f" opset {self.opset})",
+            ),
+            ("layer", f"{self.target} {shape}: {self.target_reason}"),
+            ("score", f"{self.score}, {self.num_classes} classes"),
+            ("gradient", f"{self.builder} {self.builder_version}: {self.builder_reason}"),
+            *(("warning", text) for text in self.warnings),
         ]
+        lines = [f"{name:9} {text}" for name, text in rows]
         if self.verification is None:
-            lines.append("verified  no (--no-verify)")
-        else:
-            lines += self.verification.summary().splitlines()
-        lines += [f"warning   {text}" for text in self.warnings]
+            return "\n".join([*lines, "verified  no (--no-verify)"])
+        lines += ["verified", *(f"  {x}" for x in self.verification.summary().splitlines())]
         return "\n".join(lines)

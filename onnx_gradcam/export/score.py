@@ -138,7 +138,12 @@ def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
 
 def format_shape(shape: tuple[Dim, ...]) -> str:
     """Return ``(N, 3, 224, 224)`` for messages, ``?`` for what is unknown."""
-    return "(" + ", ".join("?" if d is None else str(d) for d in shape) + ")"
+    return "(" + ", ".join("?" if is_anonymous(d) else str(d) for d in shape) + ")"
+
+
+def is_anonymous(size: Dim) -> bool:
+    """Return whether a size is unknown, or a symbol that only shape inference made up."""
+    return size is None or (isinstance(size, str) and size.startswith("unk__"))
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,13 @@ def _propagate(
     )
     with emit.scope(f"gradient/{node.name or node.output[0]}".strip("/")):
         results = formula(context)
-    for name, wanted, result in zip(node.input, context.wanted, results, strict=True):
-        if wanted and result is not None:
-            gradients.setdefault(name, []).append(result)
+    for index, (name, wanted) in enumerate(zip(node.input, context.wanted, strict=True)):
+        if not wanted:
+            continue
+        result = results[index] if index < len(results) else None
+        if result is None:
+            raise FormulaError(f"no formula for the gradient of its input {index}")
+        gradients.setdefault(name, []).append(result)
 
 
 def _pretend(tail: Tail, node: NodeProto, gradients: dict[str, list[str]], stand_in: str) -> None:

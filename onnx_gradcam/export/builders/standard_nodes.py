@@ -233,25 +233,29 @@ def _identity(ctx: Context) -> list[str]:
 
 
 def _not_less(ctx: Context) -> list[str]:
-    return [_bound_mask(ctx, "less", "greater")]
+    return [_bound_mask(ctx, 1, ctx.emit.less, ctx.emit.greater)]
 
 
 def _not_greater(ctx: Context) -> list[str]:
-    return [_bound_mask(ctx, "greater", "less")]
+    return [_bound_mask(ctx, 2, ctx.emit.greater, ctx.emit.less)]
 
 
-def _bound_mask(ctx: Context, excluded: str, inside: str) -> str:
+def _bound_mask(
+    ctx: Context,
+    position: int,
+    outside: Callable[[str, str], str],
+    inside: Callable[[str, str], str],
+) -> str:
     """Return x >= bound (or <=); for the gradient of Clip strictly inside, read from its output.
 
     onnxruntime-training lets the gradient through at the bounds; the formulas here do not (as
     PyTorch's ReLU6), so that both builders agree, and so that x need not be kept for them.
     """
-    emit = ctx.emit
     x, bound = ctx.inputs
-    clipped = ctx.forward_output("Clip", x)
-    if ctx.node.name.startswith("Clip") and clipped is not None:
-        return str(getattr(emit, inside)(clipped, bound))
-    return emit.node("Not", [getattr(emit, excluded)(x, bound)])
+    clip = ctx.forward_node("Clip", x)
+    if clip is not None and list(clip.input[position : position + 1]) == [bound]:
+        return inside(clip.output[0], bound)
+    return ctx.emit.node("Not", [outside(x, bound)])
 
 
 def _sign(ctx: Context) -> list[str]:
