@@ -47,7 +47,8 @@ class Agreement:
             derivatives are lost in rounding).
         error: largest relative error along the claimed gradients.
         worst: the image and the class where it was found.
-        other_error: root mean square of the relative errors along all other directions.
+        other_error: root mean square of the relative errors along all other directions, which are
+            not tried where `error` is too large already.
         measured: share of the derivatives that could be measured, 0..1.
         lost: all derivatives are lost in rounding: nothing to compare.
         zero: all claimed gradients are exactly zero.
@@ -120,10 +121,9 @@ def _compare(
 
     every_case = list(range(len(claims)))
     along = {c: measure(claims[c], [c], TOLERANCE)[0] for c in every_case if claims[c].any()}
-    others = np.stack(
-        [measure(d, every_case, OTHER_TOLERANCE) for d in _directions(activations, rng)]
-    )
     error, worst = _worst(along, classes)
+    every_direction = [] if error > TOLERANCE else _directions(activations, rng)
+    others = np.array([measure(d, every_case, OTHER_TOLERANCE) for d in every_direction])
     everything = np.concatenate([*along.values(), others.ravel()])
     settled = others[np.isfinite(others)]
     other_error = float(np.sqrt(np.mean(settled**2))) if settled.size else 0.0

@@ -183,12 +183,11 @@ def _claims(
 def _gradient_check(found: Agreement) -> Check:
     name = "gradient"
     if not found.agrees:
-        detail = (
-            f"differs from central differences by {found.error:.1%} ({found.worst}) and by"
-            f" {found.other_error:.1%} along others"
-            if found.worst
-            else "could not be confirmed: central differences do not settle at any step size"
-        )
+        detail = "could not be confirmed: central differences do not settle at any step size"
+        if found.error > TOLERANCE:
+            detail = f"central differences differ by {found.error:.1%} along it ({found.worst})"
+        elif found.other_error > OTHER_TOLERANCE:
+            detail = f"central differences differ by {found.other_error:.1%} across it"
         return Check(name, False, detail, max(found.error, found.other_error))
     if found.lost:
         detail = (
