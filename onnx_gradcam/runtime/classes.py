@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,8 @@ class ClassResolver:
 
     def _find_label(self, name: str) -> int:
         labels = self.labels or ()
-        for normal in (str, _fold, _synonyms):
-            found = [i for i, label in enumerate(labels) if _matches(name, normal(label))]
+        for is_called in (_exactly, _in_any_case, _by_a_synonym):
+            found = [i for i, label in enumerate(labels) if is_called(label, name)]
             if len(found) == 1:
                 return found[0]
             if found:
@@ -116,24 +116,27 @@ class ClassResolver:
 
 def is_single(classes: ClassIds | None) -> bool:
     """Return whether this is one class (or None), not a sequence of them."""
-    return classes is None or isinstance(classes, str) or np.ndim(classes) == 0
+    if isinstance(classes, np.ndarray):
+        return classes.ndim == 0
+    return isinstance(classes, (str, bytes)) or not isinstance(classes, Sequence)
 
 
-def _fold(label: str) -> str:
-    return label.casefold().strip()
+def _exactly(label: str, name: str) -> bool:
+    return label == name
 
 
-def _synonyms(label: str) -> tuple[str, ...]:
-    return tuple(_fold(part) for part in label.split(","))
+def _in_any_case(label: str, name: str) -> bool:
+    return label.casefold().strip() == name.casefold().strip()
 
 
-def _matches(name: str, normal: str | tuple[str, ...]) -> bool:
-    if isinstance(normal, tuple):
-        return _fold(name) in normal
-    return name == normal or _fold(name) == normal
+def _by_a_synonym(label: str, name: str) -> bool:
+    return any(_in_any_case(part, name) for part in label.split(","))
 
 
 def _as_index(item: object) -> int:
-    if not isinstance(item, SupportsIndex) or isinstance(item, (bool, np.bool_)):
+    if isinstance(item, (bool, np.bool_)):
         raise UsageError(f"a class is an index or a label, not {item!r}")
-    return operator.index(item)
+    try:
+        return operator.index(item)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"a class is an index or a label, not {item!r}") from None

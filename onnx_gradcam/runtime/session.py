@@ -207,7 +207,8 @@ def _explain_failure(error: Exception, name: str, request: ProviderRequest) -> O
     if type(error).__name__ == "NotImplemented":
         return UnsupportedModelError(f"onnxruntime cannot run {name}: {reason}")
     if re.search(r"external (data|initializer)", reason, re.IGNORECASE):
-        fix = "load it by its path" if name == BYTES else "keep its data files in the model's folder"
+        by_path = "keep its data files in the model's folder"
+        fix = "load it by its path" if name == BYTES else by_path
         return InvalidModelError(f"{name}: external data is missing or damaged; {fix} ({reason})")
     return InvalidModelError(f"{name} is not a model that onnxruntime can load: {reason}")
 
