@@ -16,7 +16,7 @@ class ImageHeader:
 
     Attributes:
         format: ``PNG``, ``JPEG``, ``WebP``, ``GIF``, ``BMP``, ``TIFF`` or ``PNM``.
-        height: in pixels as stored, before any EXIF rotation.
+        height: in pixels as stored, before any EXIF rotation; 0 where the header is damaged.
         width: likewise.
     """
 
@@ -37,8 +37,8 @@ def read_header(data: bytes) -> ImageHeader | None:
             try:
                 height, width = read_size(data)
             except (struct.error, IndexError, ValueError):
-                return None
-            return ImageHeader(name, abs(height), abs(width)) if height and width else None
+                height = width = 0
+            return ImageHeader(name, abs(height), abs(width))
     return None
 
 

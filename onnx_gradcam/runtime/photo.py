@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.errors import ImageError, MissingDependencyError
-from onnx_gradcam.runtime.image_header import FORMAT_NAMES, read_header
+from onnx_gradcam.runtime.image_header import FORMAT_NAMES, ImageHeader, read_header
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,21 +70,30 @@ def _decode(data: bytes, name: str) -> Photo:
     if header is None:
         raise ImageError(f"{name}: not an image of a known format ({', '.join(FORMAT_NAMES)})")
     _refuse_oversized(header.height, header.width, name)
-    cv2 = import_cv2()
-    encoded = np.frombuffer(data, np.uint8)
-    upright_color = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    try:
-        pixels = None
-        if header.may_have_alpha:
-            pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-        if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
-            pixels = cv2.imdecode(encoded, upright_color)
-    except cv2.error as error:
-        raise ImageError(f"{name}: cannot decode this {header.format} image") from error
+    pixels = _decode_upright(data, header) if header.height and header.width else None
     if pixels is None:
         raise ImageError(f"{name}: this {header.format} image is damaged or of an unsupported kind")
     order = [2, 1, 0, 3][: pixels.shape[2]]
     return _from_array(pixels[..., order], name)
+
+
+def _decode_upright(data: bytes, header: ImageHeader) -> NDArray[Any] | None:
+    """Return pixels as BGR or BGRA, or None where OpenCV cannot decode them.
+
+    Only the conversion to BGR turns photos upright, and it drops the alpha channel: a file that
+    may have one is decoded as it is first.
+    """
+    cv2 = import_cv2()
+    encoded = np.frombuffer(data, np.uint8)
+    try:
+        if header.may_have_alpha:
+            pixels: NDArray[Any] | None = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+            if pixels is None or (pixels.ndim == 3 and pixels.shape[2] == 4):
+                return pixels
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        return None
+    return pixels
 
 
 def _from_array(pixels: NDArray[Any], name: str = "image array") -> Photo:

@@ -128,10 +128,12 @@ def test_arrays_that_are_no_photo(
         (b"", "empty"),
         (b"hello, I am no photo", "known format"),
         (b"%PDF-1.7", "known format"),
-        (encoded(RGB, ".png")[:20], "known format"),
+        (encoded(RGB, ".png")[:20], "PNG image is damaged"),
         (encoded(RGB, ".png")[:45], "damaged"),
-        (b"\xff\xd8\xff\xe0garbage", "known format"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "known format"),
+        (encoded(RGB, ".tiff")[:100], "TIFF image is damaged"),
+        (encoded(RGB, ".jpg")[:-100], "JPEG image is damaged"),
+        (b"\xff\xd8\xff\xe0garbage", "JPEG image is damaged"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "PNG image is damaged"),
     ],
 )
 def test_files_that_are_no_photo(tmp_path: Path, data: bytes, message: str) -> None:
