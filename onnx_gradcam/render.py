@@ -251,7 +251,7 @@ def _with_scale(sheet: Picture, colormap: str, note: str) -> Picture:
         strip[8:16, left : left + length] = overlay(blank, ramp, 1.0, colormap)
         _write(strip, words[0], (left - 10 - widths[0], 17), REGULAR)
         _write(strip, words[1], (right, 17), REGULAR)
-        if MARGIN + _text_width(note, REGULAR) < left - 30 - widths[0]:
+        if note and MARGIN + _text_width(note, REGULAR) < left - 30 - widths[0]:
             _write(strip, note, (MARGIN, 17), REGULAR)
     return np.concatenate([sheet, strip])
 
