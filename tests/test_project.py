@@ -57,6 +57,12 @@ def test_links_between_the_documents_lead_somewhere(document: str) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_the_index_leads_to_every_document() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    documents = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert {document for document in documents if f"({document})" not in index} == set()
+
+
 def test_the_exit_codes_stand_in_both_documents_alike() -> None:
     tables = []
     for document in ("README.md", "docs/cli.md"):
