@@ -167,7 +167,7 @@ def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
     layers = pick_layers(path)
     results: dict[str, dict[str, Any]] = {}
     for layer in layers:
-        row: dict[str, Any] = {"float32": {}, "float64": {}}
+        row: dict[str, Any] = {"float32": {}, "float64": {}, "shape": ()}
         for builder in BUILDERS:
             exported, reason = export(path, layer, builder, folder)
             if exported is None:

@@ -32,7 +32,10 @@ class _Recorder(TorchFunctionMode):
         self.tensors: list[torch.Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if "inplace" in kwargs:  # would overwrite what was recorded before
+            kwargs["inplace"] = False
+        result = func(*args, **kwargs)
         for value in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(value, torch.Tensor) and value.requires_grad and value.dim() >= 3:
                 self.tensors.append(value)

@@ -6,31 +6,18 @@ in this package that looks at the forward model is written on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
-import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.constants import Constants
+from onnx_gradcam.export.types import infer_types
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
 
 FLOATS = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 )
-
-_SKELETON_LIMIT = 1024
-"""Initializers above this many elements are left out of shape inference: no shape is in them."""
-
-_FOLD_LIMIT = 65536
-"""Computed constants above this many elements are not evaluated."""
-
-_NOT_CONSTANT = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
-)
-
 
 class Graph:
     """The main graph of a model, indexed.
@@ -59,7 +46,6 @@ class Graph:
                     self.producer[name] = index
             for name in self.reads(node):
                 self.consumers.setdefault(name, []).append(index)
-        self._constants: dict[str, Array | None] = {}
 
     @staticmethod
     def reads(node: NodeProto) -> list[str]:
@@ -101,18 +87,13 @@ class Graph:
     # -- types ---------------------------------------------------------------------------------
 
     @cached_property
+    def _inferred(self) -> tuple[dict[str, TensorType], Constants]:
+        return infer_types(self.model, self._tensor_values)
+
+    @property
     def types(self) -> dict[str, TensorType]:
-        """Types of all tensors, as far as ONNX shape inference finds them."""
-        inferred = _infer(_skeleton(self.model))
-        types = {
-            name: TensorType(t.data_type, tuple(t.dims)) for name, t in self.initializers.items()
-        }
-        graph = inferred.graph
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            known = _type_of(value)
-            if known is not None and value.name not in types:
-                types[value.name] = known
-        return types
+        """Types of all tensors, as far as they can be inferred."""
+        return self._inferred[0]
 
     def type_of(self, name: str) -> TensorType | None:
         """Return the type of a tensor, None when unknown."""
@@ -133,36 +114,10 @@ class Graph:
     def constant(self, name: str) -> Array | None:
         """Return the value of a tensor that does not depend on any input, else None.
 
-        Initializers, Constant nodes, and small results of operators on these, among them the
-        shapes of tensors whose shape is static.
+        Initializers, Constant nodes, and small results of operators on these and on the static
+        sizes of tensors.
         """
-        if name not in self._constants:
-            self._constants[name] = None  # a cycle would end here
-            self._constants[name] = self._evaluate(name)
-        return self._constants[name]
-
-    def _evaluate(self, name: str) -> Array | None:
-        if name in self.initializers:
-            return self._tensor_values(self.initializers[name])
-        index = self.producer.get(name)
-        if index is None:
-            return None
-        node = self.nodes[index]
-        if node.op_type == "Shape" and node.domain in {"", "ai.onnx"}:
-            return _static_shape(node, self.shape(node.input[0]))
-        if node.op_type in _NOT_CONSTANT or any(a.HasField("g") for a in node.attribute):
-            return None
-        known = self.types.get(name)
-        if known is None or known.shape is None or not _is_small(known.shape):
-            return None
-        feeds: dict[str, Array] = {}
-        for read in node.input:
-            value = self.constant(read) if read else None
-            if read and value is None:
-                return None
-            if value is not None:
-                feeds[read] = value
-        return _run_node(node, feeds, self.model, list(node.output).index(name))
+        return self._inferred[1].value(name)
 
     # -- reachability --------------------------------------------------------------------------
 
@@ -190,86 +145,3 @@ def describe(node: NodeProto, opset: int) -> str:
     """Return ``ai.onnx::Conv-17 (node '/layer1/conv')`` for messages."""
     name = node.name or next((o for o in node.output if o), "")
     return f"{node.domain or 'ai.onnx'}::{node.op_type}-{opset} (node {name!r})"
-
-
-def _skeleton(model: ModelProto) -> ModelProto:
-    """Return the model with large initializers turned into inputs, to be cheap to copy."""
-    copy = ModelProto()
-    copy.ir_version = model.ir_version
-    copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
-    graph = copy.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    declared = {i.name for i in graph.input}
-    for tensor in model.graph.initializer:
-        small = math.prod(tensor.dims) <= _SKELETON_LIMIT
-        if small and tensor.data_location != TensorProto.EXTERNAL:
-            graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    return copy
-
-
-def _infer(model: ModelProto) -> ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UnsupportedModelError(f"shape inference fails on the model: {reason}") from error
-
-
-def _type_of(value: ValueInfoProto) -> TensorType | None:
-    if not value.type.HasField("tensor_type"):
-        return None
-    tensor = value.type.tensor_type
-    if not tensor.elem_type:
-        return None
-    if not tensor.HasField("shape"):
-        return TensorType(tensor.elem_type)
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            dims.append(dim.dim_value)
-        else:
-            dims.append(dim.dim_param or None)
-    return TensorType(tensor.elem_type, tuple(dims))
-
-
-def _is_small(shape: tuple[Dim, ...]) -> bool:
-    sizes = [d for d in shape if isinstance(d, int)]
-    return len(sizes) == len(shape) and math.prod(sizes) <= _FOLD_LIMIT
-
-
-def _static_shape(node: NodeProto, shape: tuple[Dim, ...] | None) -> Array | None:
-    if shape is None:
-        return None
-    bounds = {a.name: a.i for a in node.attribute}
-    part = shape[bounds.get("start", 0) : bounds.get("end")]
-    if not all(isinstance(d, int) for d in part):
-        return None
-    return np.array(part, dtype=np.int64)
-
-
-def _run_node(
-    node: NodeProto, feeds: dict[str, Array], model: ModelProto, output: int
-) -> Array | None:
-    """Evaluate one node with ONNX's reference implementation; None where it has none."""
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow to import, rarely needed
-
-    inputs = [
-        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
-        for n, v in feeds.items()
-    ]
-    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
-    graph = helper.make_graph([node], "constant", inputs, outputs)
-    single = helper.make_model(graph, opset_imports=list(model.opset_import))
-    try:
-        return np.asarray(ReferenceEvaluator(single).run(None, feeds)[output])
-    except Exception:  # noqa: BLE001 - whatever it cannot evaluate is simply not constant
-        return None

@@ -1,24 +1,21 @@
 """Gradient of Conv with respect to its input.
 
-With flipped, transposed weights it is a Conv again. Measured on onnxruntime's CPU provider
-(docs/lowering.md): that is faster than ConvTranspose wherever the stride is one, and for
-depthwise convolutions of any stride once zeros are put between the elements of dy. A dense
-strided convolution becomes a ConvTranspose, except 1 x 1, which is a product and then zeros.
+Of stride one it is a Conv again, with flipped, transposed weights; measured on onnxruntime's CPU
+provider (docs/lowering.md), that is faster than ConvTranspose, depthwise many times. Of a larger
+stride it is a ConvTranspose: a Conv would have to run over the zeros between the elements of dy.
 Source: ONNX operator specifications Conv-11 and ConvTranspose-11.
 """
 
 from __future__ import annotations
 
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
-from onnx_gradcam.gradients.shape import zero_stuff
 from onnx_gradcam.gradients.windows import Axis, window_axes
 
 
 @gradient("Conv")
 def _conv(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     dx = conv_input_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.inputs[1])
-    return [dx, *[None] * (len(ctx.inputs) - 1)]
+    return [dx]
 
 
 @lowering("ConvGrad")
@@ -42,21 +39,10 @@ def conv_input_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
     sizes = ctx.static_sizes(weight)
     group = int(ctx.attribute("group", 1))
     axes = window_axes(ctx, x, sizes[2:])
-    channels = sizes[1] * group
     if all(axis.stride == 1 for axis in axes):
         return _flipped_conv(ctx, dy, weight, sizes, group, axes)
     if any(axis.size is None for axis in axes):
         return _conv_transpose_of_unknown_size(ctx, dy, x, weight, group, axes)
-    out_shape = (ctx.shape(x)[0], sizes[0], *(axis.count for axis in axes))
-    strides = {2 + i: axis.stride for i, axis in enumerate(axes)}
-    if all(axis.kernel == 1 and not axis.begin for axis in axes):
-        point = ctx.emit.conv(dy, _flipped(ctx, weight, sizes, group), group=group)
-        spread = zero_stuff(ctx.emit, point, (out_shape[0], channels, *out_shape[2:]), strides)
-        tails = [axis.static_size - axis.count * axis.stride for axis in axes]
-        return ctx.emit.pad(spread, [0] * (2 + len(axes)) + [0, 0, *tails])
-    if group > 1 and sizes[1] == 1:
-        spread = zero_stuff(ctx.emit, dy, out_shape, strides)
-        return _flipped_conv(ctx, spread, weight, sizes, group, axes)
     return _conv_transpose(ctx, dy, weight, group, axes)
 
 
@@ -84,9 +70,9 @@ def _flipped(ctx: Context, weight: str, sizes: list[int], group: int) -> str:
 def _flipped_conv(
     ctx: Context, dy: str, weight: str, sizes: list[int], group: int, axes: list[Axis]
 ) -> str:
-    """Return the stride-one convolution of dy (zeros already put in) with the flipped weights."""
+    """Return the stride-one convolution of dy with the flipped weights."""
     begins = [axis.reach - axis.begin for axis in axes]
-    ends = [axis.reach + axis.missing - (axis.stride - 1) for axis in axes]
+    ends = [axis.reach + axis.missing for axis in axes]
     pads = begins + ends
     dilations = [axis.dilation for axis in axes]
     result = ctx.emit.conv(

@@ -1,0 +1,49 @@
+"""Compare the speed of ONNX graphs side by side: interleaved repetitions, medians, spread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Durations of one contestant, in seconds.
+
+    Attributes:
+        median: of all repetitions.
+        low: 25th percentile.
+        high: 75th percentile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], object]], repetitions: int, warmup: int = 3
+) -> dict[str, Timing]:
+    """Time the contestants in turn, so that what else the machine does hits all alike.
+
+    Args:
+        contestants: name -> function without arguments.
+        repetitions: how often each is timed.
+        warmup: how often each runs before.
+    """
+    for run in contestants.values():
+        for _ in range(warmup):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repetitions):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: Timing(*(float(np.percentile(values, p)) for p in (50, 25, 75)))
+        for name, values in seconds.items()
+    }
