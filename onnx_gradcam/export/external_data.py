@@ -183,4 +183,6 @@ def with_values(tensor: onnx.TensorProto, base_dir: Path | None) -> onnx.TensorP
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         detail = " ".join(str(error).split())
         raise InvalidModelError(f"tensor {tensor.name!r}: external data: {detail}") from error
+    copy.data_location = onnx.TensorProto.DEFAULT  # older releases of onnx leave it external
+    del copy.external_data[:]
     return copy
