@@ -28,8 +28,8 @@ There the derivative is small beside kinks and rounding, so one alone says littl
 the gradient of r times its length shows up as r, whatever its direction.
 """
 
-STEPS = tuple(10.0 ** (-index / 2) for index in range(11))
-"""Sizes of a perturbation relative to the root mean square of A."""
+STEPS = tuple(10.0 ** (-index / 2) for index in range(15))
+"""Sizes of a perturbation relative to the root mean square of A: 1 down to 1e-7."""
 
 FIRST_STEP = 4
 """Index of the step that is tried first, 1e-2."""
@@ -107,7 +107,8 @@ def _compare(
     seed: int,
     support: str,
 ) -> Agreement:
-    activations = activations.astype(np.float64)
+    base = activations.astype(np.result_type(activations.dtype, np.float32))
+    activations = base.astype(np.float64)
     claims = [np.asarray(g, np.float64) for g in gradients]
     mask = _interior(activations) if support == "interior" else np.ones_like(activations)
     rng, step = np.random.default_rng(seed), FIRST_STEP
@@ -116,7 +117,7 @@ def _compare(
         nonlocal step
         unit = _scaled(direction * mask, activations)
         claimed, chosen = [claims[c] for c in cases], [classes[c] for c in cases]
-        errors, step = _errors(score, unit, claimed, chosen, tolerance, step)
+        errors, step = _errors(score, base, unit, claimed, chosen, tolerance, step)
         return errors
 
     every_case = list(range(len(claims)))
@@ -173,6 +174,12 @@ def _size(array: Array) -> Array:
     return np.asarray(np.where(size > 0, size, 1.0))
 
 
+def _representable(base: Array, perturbation: Array) -> Array:
+    """Return what is left of a perturbation once it is added to A in A's own precision."""
+    moved = (base + perturbation).astype(base.dtype)
+    return np.asarray(moved.astype(np.float64) - base)
+
+
 def _interior(activations: Array) -> Array:
     axes = tuple(range(1, activations.ndim))
     low = activations.min(axis=axes, keepdims=True)
@@ -187,6 +194,7 @@ def _dot(left: Array, right: Array) -> Array:
 
 def _errors(
     score: ScoreOfPerturbation,
+    base: Array,
     unit: Array,
     claims: Sequence[Array],
     classes: Sequence[Array],
@@ -197,6 +205,7 @@ def _errors(
 
     Args:
         score: of a perturbation.
+        base: A, in the precision in which it is perturbed.
         unit: the direction, scaled like A.
         claims: claimed gradients.
         classes: their classes.
@@ -207,32 +216,34 @@ def _errors(
         Relative errors ``(cases, N)``, NaN where the derivative is lost in rounding at every
         step, infinite where no two neighbouring steps agree; and the step to try first next time.
     """
-    claimed = np.stack([_dot(claim, unit) for claim in claims])
     lengths = np.stack([np.sqrt(_dot(claim, claim)) for claim in claims])
     typical = lengths * np.sqrt(_dot(unit, unit) / unit[0].size)
     columns, rows = np.stack(classes), np.arange(len(unit))
-    best = np.full(claimed.shape, np.inf)
-    seen = np.zeros(claimed.shape, bool)
-    tried: dict[int, tuple[Array, Array]] = {}
+    best = np.full(lengths.shape, np.inf)
+    seen = np.zeros(lengths.shape, bool)
+    tried: dict[int, tuple[Array, Array, Array]] = {}
     in_range = True
     for index in (*range(first, len(STEPS)), *range(first - 1, -1, -1)):
         if index > first and not in_range:
             continue
         step = STEPS[index]
-        upper, lower = score(step * unit), score(-step * unit)
+        up, down = _representable(base, step * unit), _representable(base, -step * unit)
+        upper, lower = score(up), score(down)
+        claimed = np.stack([_dot(claim, up - down) for claim in claims]) / (2 * step)
         slopes = (upper.astype(np.float64) - lower)[rows, columns] / (2 * step)
         rounding = ROUNDING * np.finfo(upper.dtype).eps * np.abs(upper).max(axis=1) / (2 * step)
         scale = np.maximum(np.maximum(np.abs(claimed), np.abs(slopes)), typical)
         resolved = rounding <= tolerance * scale
+        excess = slopes - claimed
         in_range = bool(resolved.any())
         seen |= resolved
         for neighbour in (index - 1, index + 1):
             if neighbour in tried:
-                other, other_resolved = tried[neighbour]
+                other, other_excess, other_resolved = tried[neighbour]
                 settled = resolved & other_resolved & (abs(slopes - other) <= tolerance * scale)
-                error = abs((slopes + other) / 2 - claimed)[settled] / scale[settled]
+                error = abs(excess + other_excess)[settled] / 2 / scale[settled]
                 best[settled] = np.minimum(best[settled], error)
-        tried[index] = slopes, resolved
+        tried[index] = slopes, excess, resolved
         if np.all(best <= tolerance):
             return best, max(min(index, first), index - 1)
     return np.where(seen, best, np.nan), FIRST_STEP

@@ -29,7 +29,7 @@ class Network:
 
     def __init__(self, bend: Callable[[Array], tuple[Array, Array]] = smooth) -> None:
         self.bend = bend
-        self.activations = np.random.default_rng(5).normal(size=SHAPE)
+        self.activations = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
 
     def score(self, perturbation: Array) -> Array:
         flat = (self.activations + perturbation).reshape(2, -1).astype(np.float32)
@@ -130,7 +130,7 @@ def test_a_gradient_far_below_rounding_is_lost_not_confirmed() -> None:
 
 def test_kinks_at_the_zeros_of_a_relu_are_left_out() -> None:
     """``y = W max(x, 0)`` at x = 0: half of the slope on either side, both 0 and W are right."""
-    activations = np.maximum(np.random.default_rng(6).normal(size=SHAPE), 0)
+    activations = np.maximum(np.random.default_rng(6).normal(size=SHAPE), 0).astype(np.float32)
 
     def score(perturbation: Array) -> Array:
         moved = np.maximum(activations + perturbation, 0).reshape(2, -1)
