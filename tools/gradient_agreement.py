@@ -33,13 +33,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from light_models import light_models
+
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from float64_model import float64_evaluator  # noqa: E402
-from torch_oracle import TorchOracle, declare_torchvision_operators  # noqa: E402
+from tools.float64_model import float64_evaluator  # noqa: E402
+from tools.light_models import light_models  # noqa: E402
+from tools.torch_oracle import TorchOracle, declare_torchvision_operators  # noqa: E402
 
 from onnx_gradcam.export.pipeline import export_model  # noqa: E402
 from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
@@ -243,11 +244,9 @@ def central_differences(
         return float(scores.reshape(-1)[chosen])
 
     rng = np.random.default_rng(1)
-    directions = [
-        gradient,
-        rng.standard_normal(a.shape),
-        np.abs(gradient) * rng.choice([-1, 1], a.shape),
-    ]
+    smooth = a != 0  # at the zeros of a ReLU that windows of a MaxPool share there is a kink
+    noise, signs = rng.standard_normal(a.shape), rng.choice([-1, 1], a.shape)
+    directions = [d * smooth for d in (gradient, noise, np.abs(gradient) * signs)]
     result = []
     for direction in directions:
         unit = direction / np.linalg.norm(direction)

@@ -1,0 +1,91 @@
+"""List which layer ``--layer auto`` picks per architecture family, and write docs/target-layers.md.
+
+Environment: that of `gradient_agreement`. Weights do not matter; sizes are those of publication.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.torch_oracle import declare_torchvision_operators  # noqa: E402
+
+from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
+from onnx_gradcam.export.score import format_shape  # noqa: E402
+
+FAMILIES = {
+    "alexnet": 224,
+    "vgg16": 224,
+    "resnet50": 224,
+    "resnext50_32x4d": 224,
+    "wide_resnet50_2": 224,
+    "squeezenet1_1": 224,
+    "densenet121": 224,
+    "googlenet": 224,
+    "inception_v3": 299,
+    "mobilenet_v2": 224,
+    "mobilenet_v3_large": 224,
+    "mnasnet1_0": 224,
+    "efficientnet_b0": 224,
+    "efficientnet_v2_s": 224,
+    "shufflenet_v2_x1_0": 224,
+    "regnet_y_400mf": 224,
+    "convnext_tiny": 224,
+}
+"""torchvision architecture -> side of its input in pixels."""
+
+HEADER = """# What `--layer auto` picks
+
+Written by `tools/target_layers.py` from torchvision's architectures (opset 17). The rule is in
+[how-it-works.md](how-it-works.md); `onnx-gradcam inspect` shows it for your model, with all other candidates.
+
+| architecture | layer | A | computed by | read by |
+|---|---|---|---|---|
+"""
+
+
+def row(name: str, size: int, folder: Path) -> str:
+    """Return the table row of one architecture."""
+    import torchvision  # noqa: PLC0415
+
+    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    model = getattr(torchvision.models, name)(weights=None, **options).eval()
+    path = folder / "model.onnx"
+    torch.onnx.export(
+        model,
+        (torch.zeros(1, 3, size, size),),
+        str(path),
+        dynamo=False,
+        opset_version=17,
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
+    )
+    report = inspect_model(path)
+    assert report.recommended is not None, report.reason
+    layer = report.candidates[report.recommended]
+    readers = report.reason.rsplit("read by ", 1)[1].rstrip(")")
+    shape = format_shape(layer.channels_first)
+    return f"| {name} | `{layer.tensor}` | {shape} | {layer.op_type} | {readers} |"
+
+
+def main() -> None:
+    """Write the table."""
+    warnings.filterwarnings("ignore")
+    library = declare_torchvision_operators()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row(name, size, Path(folder)) for name, size in FAMILIES.items()]
+    del library
+    print("\n".join(rows))
+    (ROOT / "docs" / "target-layers.md").write_text(HEADER + "\n".join(rows) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
