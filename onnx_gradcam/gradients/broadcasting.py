@@ -37,7 +37,11 @@ def _undecided(operand: Dim, result: Dim) -> bool:
 
 
 def _unbroadcast_at_run_time(ctx: Context, gradient: str, operand: str, extra: int) -> str:
-    """Sum over the axes whose size turns out to be one; needs axes as an input (opset 13)."""
+    """Sum over the axes whose size turns out to be one; needs axes as an input (opset 13).
+
+    Raises:
+        FormulaError: the opset is older.
+    """
     emit = ctx.emit
     if emit.opset < 13:
         raise FormulaError(f"whether {operand!r} is broadcast is only known at run time")
@@ -50,7 +54,11 @@ def _unbroadcast_at_run_time(ctx: Context, gradient: str, operand: str, extra: i
 
 @lowering("BroadcastGradientArgs")
 def _lower_broadcast_gradient_args(ctx: Context) -> list[str]:
-    """com.microsoft.BroadcastGradientArgs(Shape(A), Shape(B)): the axes to sum for A and for B."""
+    """com.microsoft.BroadcastGradientArgs(Shape(A), Shape(B)): the axes to sum for A and for B.
+
+    Raises:
+        FormulaError: they are known at run time alone, and the opset or the ranks do not suffice.
+    """
     emit = ctx.emit
     shapes = [_measured_shape(ctx, name) for name in ctx.inputs]
     if all(s is not None for s in shapes):

@@ -99,7 +99,11 @@ def _conv_transpose(ctx: Context, dy: str, weight: str, group: int, axes: list[A
 def _conv_transpose_of_unknown_size(
     ctx: Context, dy: str, x: str, weight: str, group: int, axes: list[Axis]
 ) -> str:
-    """Return the same for sizes known at run time: too long at the end, then cut to x."""
+    """Return the same for sizes known at run time: too long at the end, then cut to x.
+
+    Raises:
+        FormulaError: the opset is below 10, where Slice takes no computed bounds.
+    """
     emit = ctx.emit
     if emit.opset < 10:
         raise FormulaError("a strided convolution of unknown size needs opset 10")

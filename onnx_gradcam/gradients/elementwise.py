@@ -9,7 +9,7 @@ Source for all: the operators' specifications (github.com/onnx/onnx docs/Operato
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import TensorProto
@@ -55,9 +55,7 @@ def erf(emit: Emitter, dy: str, x: str) -> str:
 
 def gelu(emit: Emitter, dy: str, x: str) -> str:
     """dx = dy (Phi(x) + x phi(x)), with the normal distribution Phi and its density phi."""
-    phi = emit.mul(
-        emit.unary("Exp", emit.mul(emit.mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi)
-    )
+    phi = emit.mul(emit.unary("Exp", emit.mul(emit.mul(x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
     cdf = emit.mul(emit.add(emit.unary("Erf", emit.mul(x, 1 / math.sqrt(2))), 1.0), 0.5)
     return emit.mul(dy, emit.add(cdf, emit.mul(x, phi)))
 
@@ -138,6 +136,8 @@ def absolute(emit: Emitter, dy: str, x: str) -> str:
 
 def power(emit: Emitter, dy: str, x: str, exponent: float) -> str:
     """dx = dy p x^(p-1) for a constant exponent p."""
+    if exponent == 0:
+        return emit.mul(dy, 0.0)
     if exponent == 1:
         return dy
     inner = x if exponent == 2 else emit.pow(x, exponent - 1)
@@ -226,7 +226,6 @@ def _clip_attributes(ctx: Context) -> Gradients:
 
 @gradient("Clip", since=11)
 def _clip_inputs(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     low, high = (ctx.inputs[i] if ctx.has_input(i) else None for i in (1, 2))
     return [between(ctx.emit, ctx.dy, ctx.outputs[0], low, high)]
 
@@ -241,10 +240,11 @@ def _dropout(ctx: Context) -> Gradients:
 
 
 @gradient("Cast")
+@gradient("CastLike", since=15)
 def _cast(ctx: Context) -> Gradients:
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
     source = ctx.emit.dtype(ctx.inputs[0])
-    if source not in floats or ctx.attribute("to") not in floats:
+    if source not in floats or ctx.emit.dtype(ctx.outputs[0]) not in floats:
         raise FormulaError("a cast to or from integers has no gradient")
     return [ctx.emit.cast(ctx.dy, source)]
 
@@ -252,10 +252,10 @@ def _cast(ctx: Context) -> Gradients:
 # -- operators of several inputs ---------------------------------------------------------------
 
 
-def _operands(ctx: Context, rules: list[Callable[[], str]]) -> Gradients:
+def _operands(ctx: Context, rules: Sequence[Callable[[], str] | None]) -> Gradients:
     """Apply a rule per wanted input and undo broadcasting."""
     return [
-        unbroadcast(ctx, rule(), ctx.inputs[i], ctx.outputs[0]) if ctx.wanted[i] else None
+        unbroadcast(ctx, rule(), ctx.inputs[i], ctx.outputs[0]) if rule and ctx.wanted[i] else None
         for i, rule in enumerate(rules)
     ]
 
@@ -288,38 +288,47 @@ def _div(ctx: Context) -> Gradients:
     )
 
 
+@lowering("DivGrad")
+def _lower_div(ctx: Context) -> list[str]:
+    """com.microsoft.DivGrad(dY, A, B): dA and dB, either of which may be absent."""
+    emit, (dy, a, b) = ctx.emit, ctx.inputs
+    results = ["", ""]
+    if ctx.outputs[0]:
+        results[0] = unbroadcast(ctx, emit.div(dy, b), a, dy)
+    if len(ctx.outputs) > 1 and ctx.outputs[1]:
+        quotient = emit.div(emit.div(emit.mul(dy, a), b), b)
+        results[1] = unbroadcast(ctx, emit.neg(quotient), b, dy)
+    return results
+
+
 @gradient("Pow", since=7)
 def _pow(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     x, emit = ctx.inputs[0], ctx.emit
     exponent = emit.value(ctx.inputs[1])
     if exponent is not None and exponent.size == 1:
         dx = power(emit, ctx.dy, x, float(exponent.reshape(-1)[0]))
+    elif exponent is not None:
+        p, lower = (emit.filled(v, x) for v in (exponent, np.where(exponent == 0, 0, exponent - 1)))
+        dx = emit.mul(ctx.dy, emit.mul(emit.pow(x, lower), p))
     else:
         p = emit.cast(ctx.inputs[1], emit.dtype(x))
         dx = emit.mul(ctx.dy, emit.mul(p, emit.pow(x, emit.sub(p, emit.filled(1.0, x)))))
-    return [unbroadcast(ctx, dx, x, ctx.outputs[0]), None]
+    return [unbroadcast(ctx, dx, x, ctx.outputs[0])]
 
 
 @gradient("PRelu", since=7)
 def _prelu(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     x, slope = ctx.inputs
     positive = ctx.emit.greater(x, 0.0)
-    return [ctx.emit.where(positive, ctx.dy, ctx.emit.mul(ctx.dy, slope)), None]
+    return [ctx.emit.where(positive, ctx.dy, ctx.emit.mul(ctx.dy, slope))]
 
 
-@gradient("Sum", since=8)
+@gradient("Sum")
 def _sum(ctx: Context) -> Gradients:
     return _operands(ctx, [lambda: ctx.dy] * len(ctx.inputs))
 
 
-@gradient("Sum", until=7)
-def _sum_of_equal_shapes(ctx: Context) -> Gradients:
-    return [ctx.dy] * len(ctx.inputs)
-
-
-@gradient("Mean", since=8)
+@gradient("Mean")
 def _mean(ctx: Context) -> Gradients:
     share = ctx.emit.mul(ctx.dy, 1 / len(ctx.inputs))
     return _operands(ctx, [lambda: share] * len(ctx.inputs))
@@ -328,17 +337,17 @@ def _mean(ctx: Context) -> Gradients:
 @gradient("Where", since=9)
 def _where(ctx: Context) -> Gradients:
     emit, condition = ctx.emit, ctx.inputs[0]
-    a, b = (
-        unbroadcast(ctx, value(), ctx.inputs[i], ctx.outputs[0]) if ctx.wanted[i] else None
-        for i, value in (
-            (1, lambda: emit.where(condition, ctx.dy, 0.0)),
-            (2, lambda: emit.where(condition, 0.0, ctx.dy)),
-        )
+    return _operands(
+        ctx,
+        [
+            None,
+            lambda: emit.where(condition, ctx.dy, 0.0),
+            lambda: emit.where(condition, 0.0, ctx.dy),
+        ],
     )
-    return [None, a, b]
 
 
-@gradient("Max", "Min", since=8)
+@gradient("Max", "Min")
 def _extremum(ctx: Context) -> Gradients:
     """Route dy to the operand that equals the result, to the first of equal ones."""
     emit, y = ctx.emit, ctx.outputs[0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Dim = int | str | None
@@ -140,9 +140,7 @@ class Emitter:
         hint = hint or op_type
         name = output or self.unique(hint)
         attributes = {k: v for k, v in attributes.items() if v is not None}
-        self.nodes.append(
-            helper.make_node(op_type, list(inputs), [name], name=name, **attributes)
-        )
+        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
         if dtype is None:
             dtype = _OUTPUT_DTYPE.get(op_type, self.dtype(inputs[0]))
         self._types[name] = TensorType(dtype)
@@ -182,7 +180,7 @@ class Emitter:
         """Return an int64 constant ``(len,)``."""
         return self.constant(np.array(list(values), dtype=np.int64), "ints")
 
-    def filled(self, value: float | Array, like: str) -> str:
+    def filled(self, value: ArrayLike, like: str) -> str:
         """Return a constant of the element type of `like`."""
         dtype = helper.tensor_dtype_to_np_dtype(self.dtype(like))
         return self.constant(np.asarray(value, dtype=dtype), "value")
@@ -265,9 +263,7 @@ class Emitter:
 
     # -- reductions --------------------------------------------------------------------------
 
-    def _reduce(
-        self, op_type: str, since: int, x: str, axes: Sequence[int], keepdims: bool
-    ) -> str:
+    def _reduce(self, op_type: str, since: int, x: str, axes: Sequence[int], keepdims: bool) -> str:
         if self.opset >= since:
             return self.node(op_type, [x, self.ints(axes)], keepdims=int(keepdims))
         return self.node(op_type, [x], axes=list(axes), keepdims=int(keepdims))
@@ -339,7 +335,11 @@ class Emitter:
     def slice(
         self, x: str, starts: Sequence[int] | str, ends: Sequence[int] | str, axes: Sequence[int]
     ) -> str:
-        """Return x[start:end] along `axes`; starts and ends may be int64 tensors from opset 10."""
+        """Return x[start:end] along `axes`; starts and ends may be int64 tensors from opset 10.
+
+        Raises:
+            ValueError: they are such tensors, and not constant, before that.
+        """
         if self.opset >= 10:
             bounds = [v if isinstance(v, str) else self.ints(v) for v in (starts, ends)]
             return self.node("Slice", [x, *bounds, self.ints(axes)])
@@ -348,9 +348,7 @@ class Emitter:
             if fixed[0] is None or fixed[1] is None:
                 raise ValueError("Slice with computed bounds needs opset 10")
             starts, ends = ([int(i) for i in v] for v in fixed if v is not None)
-        return self.node(
-            "Slice", [x], starts=list(starts), ends=list(ends), axes=list(axes)
-        )
+        return self.node("Slice", [x], starts=list(starts), ends=list(ends), axes=list(axes))
 
     def pad(self, x: str, pads: Sequence[int], value: float = 0.0) -> str:
         """Return x padded, begins then ends of all axes; negative numbers crop.

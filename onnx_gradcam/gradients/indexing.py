@@ -13,8 +13,7 @@ from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gr
 
 @gradient("Gather")
 def _gather(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
-    return [gather_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.constant(1, "index")), None]
+    return [gather_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.constant(1, "index"))]
 
 
 @lowering("GatherGrad")

@@ -6,7 +6,7 @@ Sources: ONNX operator specifications Gemm-13 and MatMul-13.
 from __future__ import annotations
 
 from onnx_gradcam.gradients.broadcasting import unbroadcast
-from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.emitter import Dim, Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 
 
@@ -19,9 +19,7 @@ def gemm_no_bias(
     inputs = [a, b]
     if emit.opset < 11:  # C became optional with opset 11
         inputs.append(emit.filled([0.0], a))
-    return emit.node(
-        "Gemm", inputs, alpha=float(alpha), transA=int(trans_a), transB=int(trans_b)
-    )
+    return emit.node("Gemm", inputs, alpha=float(alpha), transA=int(trans_a), transB=int(trans_b))
 
 
 @gradient("Gemm", since=7)
@@ -55,7 +53,11 @@ def _swap_last(ctx: Context, name: str) -> str:
 
 @gradient("MatMul")
 def _matmul(ctx: Context) -> Gradients:
-    """Y = A B: dA = dY B^T, dB = A^T dY, summed over the batch axes that were broadcast."""
+    """Y = A B: dA = dY B^T, dB = A^T dY, summed over the batch axes that were broadcast.
+
+    Raises:
+        FormulaError: an operand is a vector.
+    """
     a, b = ctx.inputs
     rank_a, rank_b = len(ctx.shape(a)), len(ctx.shape(b))
     if rank_a < 2 or rank_b < 2:
@@ -99,7 +101,22 @@ def fused_matmul(ctx: Context) -> str:
         operands.append(_swap_last(ctx, name) if ctx.attribute(flag, 0) else name)
     alpha = ctx.attribute("alpha", 1.0)
     product = ctx.emit.matmul(*operands)
-    return product if alpha == 1 else ctx.emit.mul(product, alpha)
+    if alpha != 1:
+        product = ctx.emit.mul(product, alpha)
+    ctx.emit.declare(product, ctx.emit.dtype(operands[0]), _product_shape(ctx))
+    return product
+
+
+def _product_shape(ctx: Context) -> tuple[Dim, ...]:
+    """Return what is known of the shape of a FusedMatMul: its batch axes may be unknown."""
+    (*batch_a, rows, inner), (*batch_b, _, columns) = (ctx.shape(name) for name in ctx.inputs)
+    if ctx.attribute("transA", 0):
+        rows = inner
+    if ctx.attribute("transB", 0):
+        columns = ctx.shape(ctx.inputs[1])[-2]
+    longer, shorter = sorted((batch_a, batch_b), key=len, reverse=True)
+    unchanged = all(size == 1 for size in shorter) or longer == shorter
+    return (*(longer if unchanged else [None] * len(longer)), rows, columns)
 
 
 @lowering("FusedMatMul")

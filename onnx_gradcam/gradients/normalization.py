@@ -12,8 +12,11 @@ from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gr
 
 @gradient("BatchNormalization", since=7)
 def _batch_normalization(ctx: Context) -> Gradients:
-    """dx = dy scale / sqrt(var + epsilon), per channel: mean and variance are constants."""
-    ctx.refuse_other_inputs([0])
+    """dx = dy scale / sqrt(var + epsilon), per channel: mean and variance are constants.
+
+    Raises:
+        FormulaError: in training mode, or normalised per element.
+    """
     if ctx.attribute("training_mode", 0):
         raise FormulaError("it is in training mode")
     if not ctx.attribute("spatial", 1):
@@ -23,7 +26,7 @@ def _batch_normalization(ctx: Context) -> Gradients:
     spread = emit.unary("Sqrt", emit.add(variance, ctx.attribute("epsilon", 1e-5)))
     factor = emit.cast(emit.div(scale, spread), emit.dtype(x))
     per_channel = emit.reshape(factor, [1, -1] + [1] * (len(ctx.shape(x)) - 2))
-    return [emit.mul(ctx.dy, per_channel), None, None, None, None]
+    return [emit.mul(ctx.dy, per_channel)]
 
 
 def layer_normalization(
@@ -44,12 +47,11 @@ def layer_normalization(
 
 @gradient("LayerNormalization", since=17)
 def _layer_normalization(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     x, scale = ctx.inputs[:2]
     rank = len(ctx.shape(x))
     axes = list(range(ctx.attribute("axis", -1) % rank, rank))
     dx = layer_normalization(ctx.emit, ctx.dy, x, scale, axes, ctx.attribute("epsilon", 1e-5))
-    return [dx, *[None] * (len(ctx.inputs) - 1)]
+    return [dx]
 
 
 @gradient("LRN")
@@ -71,7 +73,11 @@ def _lrn(ctx: Context) -> Gradients:
 
 
 def _window_sum(ctx: Context, value: str, size: int, before: int, after: int) -> str:
-    """Return sums over `size` neighbouring channels, as an average pooling of channels."""
+    """Return sums over `size` neighbouring channels, as an average pooling of channels.
+
+    Raises:
+        FormulaError: the number of channels is not known at export.
+    """
     emit, shape = ctx.emit, ctx.shape(ctx.inputs[0])
     channels = shape[1]
     if not isinstance(channels, int):

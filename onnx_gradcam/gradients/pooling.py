@@ -12,8 +12,9 @@ import math
 import numpy as np
 from onnx import helper
 
-from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
+from onnx_gradcam.gradients.emitter import Array
 from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
+from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.shape import zero_stuff
 from onnx_gradcam.gradients.windows import Axis, window_axes
 
@@ -38,24 +39,25 @@ def _global_max_pool(ctx: Context) -> Gradients:
 
 @gradient("AveragePool")
 def _average_pool(ctx: Context) -> Gradients:
-    return [average_pool_gradient(ctx, ctx.dy, ctx.inputs[0])]
+    return [average_pool_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.outputs[0])]
 
 
 @lowering("AveragePoolGrad", domain="")
 def _lower_average_pool_grad(ctx: Context) -> list[str]:
-    return [average_pool_gradient(ctx, ctx.inputs[0], ctx.differentiated)]
+    dy = ctx.inputs[0]
+    return [average_pool_gradient(ctx, dy, ctx.differentiated, dy)]
 
 
-def average_pool_gradient(ctx: Context, dy: str, x: str) -> str:
+def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy divided by the size of its window, summed over the windows of a position.
 
     The sum over windows is an average pooling of stride one over dy with zeros put between its
-    elements, times the number of elements of a window.
+    elements, times the number of elements of a window. Of y only the shape is used.
     """
     emit = ctx.emit
-    axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
-    share = emit.mul(dy, emit.filled(_reciprocal_window_sizes(ctx, axes), x))
-    shape = (*ctx.shape(x)[:2], *(axis.count for axis in axes))
+    axes = _pooled_axes(ctx, x, y)
+    share = emit.mul(dy, _weights(ctx, x, axes))
+    shape = (*ctx.shape(x)[:2], *(None if a.size is None else a.count for a in axes))
     spread = zero_stuff(emit, share, shape, {2 + i: a.stride for i, a in enumerate(axes)})
     begins = [axis.reach - axis.begin for axis in axes]
     ends = [axis.reach + axis.missing - (axis.stride - 1) for axis in axes]
@@ -71,22 +73,63 @@ def average_pool_gradient(ctx: Context, dy: str, x: str) -> str:
     return emit.mul(mean, float(math.prod(axis.kernel for axis in axes)))
 
 
-def _reciprocal_window_sizes(ctx: Context, axes: list[Axis]) -> np.ndarray:
+def _pooled_axes(ctx: Context, x: str, y: str) -> list[Axis]:
+    """Return the windows of a pooling whose output is y.
+
+    Raises:
+        FormulaError: y is not as long as the model says. ONNX's shape inference (1.23) counts a
+            last window that starts in the end padding, which onnxruntime leaves out.
+    """
+    axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
+    for axis, size in zip(axes, (ctx.emit.shape(y) or ())[2:], strict=False):
+        if isinstance(size, int) and axis.size is not None and size != axis.count:
+            raise FormulaError(
+                f"with ceil_mode its output is {axis.count} long, but {size} for ONNX's shape"
+                " inference; its last window starts in the padding"
+            )
+    return axes
+
+
+def _weights(ctx: Context, x: str, axes: list[Axis]) -> str:
     """Return 1 / divisor per output position, ``(1, 1, *out)``; a scalar where all are equal."""
-    include_padding = bool(ctx.attribute("count_include_pad", 0))
+    emit = ctx.emit
+    inside = _window_sizes(axes, padding=False)
+    if not ctx.attribute("count_include_pad", 0):
+        return emit.filled(_reciprocal(inside), x)
+    if emit.opset >= 19 or all(axis.missing >= -axis.end for axis in axes):
+        return emit.filled(_reciprocal(_window_sizes(axes, padding=True)), x)
+    # Windows that reach over the padding: before opset 19 some versions of onnxruntime (1.23)
+    # divide by the size of the window, others (1.32) by what is in the padded map. So ask it.
+    ones = emit.expand(emit.filled(1.0, x), emit.ints([1, 1, *(a.static_size for a in axes)]))
+    names = ("kernel_shape", "strides", "pads", "auto_pad", "ceil_mode", "count_include_pad")
+    mean = emit.node("AveragePool", [ones], **{name: ctx.attribute(name) for name in names})
+    return emit.mul(mean, emit.filled(1 / np.maximum(inside, 1)[None, None], x))
+
+
+def _window_sizes(axes: list[Axis], *, padding: bool) -> Array:
+    """Return how many elements each window has in the map, or in the padded map, ``(*out)``.
+
+    An axis without padding has size one here: all of its windows are full.
+    """
     sizes = np.ones([1] * len(axes))
     for i, axis in enumerate(axes):
+        if not (axis.begin or axis.end or axis.ceil):
+            sizes = sizes * axis.kernel
+            continue
         starts = np.arange(axis.count)[:, None] * axis.stride - axis.begin
         positions = starts + np.arange(axis.kernel)[None, :] * axis.dilation
-        low, high = (-axis.begin, axis.static_size + axis.end) if include_padding else (
-            0,
-            axis.static_size,
-        )
-        inside = ((positions >= low) & (positions < high)).sum(axis=1)
-        sizes = sizes * inside.reshape([-1 if j == i else 1 for j in range(len(axes))])
+        before, behind = (axis.begin, axis.end) if padding else (0, 0)
+        counted = (positions >= -before) & (positions < axis.static_size + behind)
+        along = [-1 if j == i else 1 for j in range(len(axes))]
+        sizes = sizes * counted.sum(axis=1).reshape(along)
+    return np.asarray(sizes)
+
+
+def _reciprocal(sizes: Array) -> Array:
+    """Return 1 / sizes with batch and channel axes; a scalar where all are equal."""
     if np.all(sizes == sizes.flat[0]):
         return np.asarray(1 / sizes.flat[0])
-    return (1 / sizes)[None, None]
+    return np.asarray(1 / sizes)[None, None]
 
 
 # -- max pooling -------------------------------------------------------------------------------
@@ -99,7 +142,11 @@ def _max_pool(ctx: Context) -> Gradients:
 
 @lowering("MaxPoolGrad", domain="")
 def _lower_max_pool_grad(ctx: Context) -> list[str]:
-    """Forget the mask of indices: the windows are compared with the forward result instead."""
+    """Forget the mask of indices: the windows are compared with the forward result instead.
+
+    Raises:
+        FormulaError: the forward node is not in the gradient graph.
+    """
     dy, mask = ctx.inputs
     forward = ctx.producer(mask)
     if forward is None:
@@ -116,16 +163,14 @@ def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     left for later ones: ties go to the first, as in onnxruntime and PyTorch.
     """
     emit = ctx.emit
-    axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
+    axes = _pooled_axes(ctx, x, y)
     rank = len(axes)
     # padded length of every axis: a multiple of the stride that holds all windows
     blocks = [
         -(-max((a.count - 1) * a.stride + 1 + a.reach, a.begin + a.static_size) // a.stride)
         for a in axes
     ]
-    tails = [
-        n * a.stride - a.begin - a.static_size for n, a in zip(blocks, axes, strict=True)
-    ]
+    tails = [n * a.stride - a.begin - a.static_size for n, a in zip(blocks, axes, strict=True)]
     lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(emit.dtype(x))).min)
     padded = emit.pad(x, [0, 0, *(a.begin for a in axes), 0, 0, *tails], lowest)
     channels = _channels(ctx, x)
@@ -147,9 +192,7 @@ def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
         if number + 1 < len(offsets):
             remaining = emit.where(lost, remaining, 0.0)
         rest = [n - e for n, e in zip(blocks, ends, strict=True)]
-        collected.setdefault(phase, []).append(
-            emit.pad(share, [0, 0, *start, 0, 0, *rest])
-        )
+        collected.setdefault(phase, []).append(emit.pad(share, [0, 0, *start, 0, 0, *rest]))
     merged = _merge_phases(ctx, collected, channels, axes, blocks)
     crop = [0, 0, *(-a.begin for a in axes), 0, 0, *(-t for t in tails)]
     return emit.pad(merged, crop)

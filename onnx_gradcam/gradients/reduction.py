@@ -34,8 +34,10 @@ def element_count(ctx: Context, x: str, axes: list[int]) -> str | float:
         return float(math.prod(static))
     emit = ctx.emit
     picked = emit.node("Gather", [emit.node("Shape", [x]), emit.ints(axes)], axis=0)
-    total = emit.node("ReduceProd", [picked], keepdims=0) if emit.opset < 18 else emit.node(
-        "ReduceProd", [picked, emit.ints([0])], keepdims=0
+    total = (
+        emit.node("ReduceProd", [picked], keepdims=0)
+        if emit.opset < 18
+        else emit.node("ReduceProd", [picked, emit.ints([0])], keepdims=0)
     )
     return emit.cast(total, emit.dtype(x))
 
@@ -47,34 +49,33 @@ def divided(emit: Emitter, value: str, count: str | float) -> str:
 
 @gradient("ReduceSum")
 def _reduce_sum(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     axes = _reduced_axes(ctx)
     dx = ctx.emit.expand_like(_restored(ctx, ctx.dy, axes), ctx.inputs[0])
-    return [dx, None][: len(ctx.inputs)]
+    return [dx]
 
 
 @gradient("ReduceMean")
 def _reduce_mean(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     x, axes = ctx.inputs[0], _reduced_axes(ctx)
     share = divided(ctx.emit, _restored(ctx, ctx.dy, axes), element_count(ctx, x, axes))
-    return [ctx.emit.expand_like(share, x), None][: len(ctx.inputs)]
+    return [ctx.emit.expand_like(share, x)]
 
 
 @gradient("ReduceMax", "ReduceMin")
 def _reduce_extremum(ctx: Context) -> Gradients:
     """Share dy equally among the elements that attain the extremum, as PyTorch's amax does."""
-    ctx.refuse_other_inputs([0])
     x, axes = ctx.inputs[0], _reduced_axes(ctx)
     y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
     dx = shared_extremum(ctx.emit, dy, x, y, axes, largest=ctx.node.op_type == "ReduceMax")
-    return [dx, None][: len(ctx.inputs)]
+    return [dx]
 
 
 def shared_extremum(
     emit: Emitter, dy: str, x: str, y: str, axes: list[int], *, largest: bool
 ) -> str:
     """Return dy where x attains the extremum y over `axes`, divided by how many do."""
+    if not axes:
+        return dy
     compare = emit.less if largest else emit.greater
     attained = emit.cast(emit.node("Not", [compare(x, y)]), emit.dtype(x))
     return emit.mul(attained, emit.div(dy, emit.reduce_sum(attained, axes)))
@@ -83,10 +84,9 @@ def shared_extremum(
 @gradient("ReduceL2")
 def _reduce_l2(ctx: Context) -> Gradients:
     """y = |x|: dx = dy x / y."""
-    ctx.refuse_other_inputs([0])
     x, axes = ctx.inputs[0], _reduced_axes(ctx)
     y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
-    return [ctx.emit.mul(x, ctx.emit.div(dy, y)), None][: len(ctx.inputs)]
+    return [ctx.emit.mul(x, ctx.emit.div(dy, y))]
 
 
 @lowering("Scale")

@@ -17,7 +17,10 @@ from onnx import NodeProto, helper
 from onnx_gradcam.gradients.emitter import Array, Dim, Emitter
 
 Gradients = Sequence[str | None]
-"""One gradient per input of the node, None where there is none."""
+"""One gradient per input of the node, None where there is none; trailing ones may be left out.
+
+A node whose gradient is wanted for an input that has none is refused.
+"""
 
 NEWEST_OPSET = 26
 """Highest opset of the default domain whose operators were compared with the formulas here."""
@@ -132,16 +135,6 @@ class Context:
         if axes is None and self.has_input(index):
             axes = [int(a) for a in self.constant(index, "axes").reshape(-1)]
         return None if axes is None else sorted(a % rank for a in axes)
-
-    def refuse_other_inputs(self, allowed: Sequence[int]) -> None:
-        """Refuse a node whose gradient is wanted for inputs other than `allowed`.
-
-        Raises:
-            FormulaError: the explained layer feeds an input that has no formula.
-        """
-        for index, wanted in enumerate(self.wanted):
-            if wanted and index not in allowed:
-                raise FormulaError(f"no formula for the gradient of its input {index}")
 
 
 GradientFormula = Callable[[Context], Gradients]

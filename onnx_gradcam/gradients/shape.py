@@ -16,7 +16,7 @@ from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gr
 @gradient("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def _reshape(ctx: Context) -> Gradients:
     dx = ctx.emit.reshape_like(ctx.dy, ctx.inputs[0])
-    return [dx, None][: len(ctx.inputs)]
+    return [dx]
 
 
 @gradient("Transpose")
@@ -28,7 +28,7 @@ def _transpose(ctx: Context) -> Gradients:
 
 @gradient("Expand")
 def _expand(ctx: Context) -> Gradients:
-    return [unbroadcast(ctx, ctx.dy, ctx.inputs[0], ctx.outputs[0]), None]
+    return [unbroadcast(ctx, ctx.dy, ctx.inputs[0], ctx.outputs[0])]
 
 
 @gradient("Concat")
@@ -44,9 +44,7 @@ def _concat(ctx: Context) -> Gradients:
         if not isinstance(size, int):
             raise FormulaError(f"the size of {name!r} along the joined axis is not known at export")
         wanted = ctx.wanted[i]
-        results.append(
-            ctx.emit.slice(ctx.dy, [start], [start + size], [axis]) if wanted else None
-        )
+        results.append(ctx.emit.slice(ctx.dy, [start], [start + size], [axis]) if wanted else None)
         start += size
     return results
 
@@ -65,7 +63,7 @@ def _split(ctx: Context) -> Gradients:
         for g, y in zip(ctx.output_gradients, ctx.outputs, strict=True)
     ]
     dx = pieces[0] if len(pieces) == 1 else emit.concat(pieces, axis)
-    return [dx, None][: len(ctx.inputs)]
+    return [dx]
 
 
 @gradient("Slice", until=9)
@@ -77,10 +75,9 @@ def _slice_attributes(ctx: Context) -> Gradients:
 
 @gradient("Slice", since=10)
 def _slice_inputs(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     bounds = _constant_bounds(ctx, 1)
     dx = unslice(ctx, ctx.dy, ctx.inputs[0], *bounds)
-    return [dx, *[None] * (len(ctx.inputs) - 1)]
+    return [dx]
 
 
 @lowering("SliceGrad")
@@ -114,7 +111,7 @@ def unslice(
     """Return dy put back where the slice took it from x, zeros elsewhere.
 
     Raises:
-        FormulaError: a negative step, or a sliced axis whose size is not known at export.
+        FormulaError: a sliced axis whose size is not known at export.
     """
     x_shape = ctx.shape(x)
     y_shape = list(x_shape)
@@ -125,12 +122,12 @@ def unslice(
         axis, size = raw_axis % rank, x_shape[raw_axis % rank]
         if start == 0 and end >= 2**31 - 1 and step == 1:
             continue
-        if step < 1:
-            raise FormulaError("a negative step is not covered")
         if not isinstance(size, int):
             raise FormulaError(f"the size of the sliced axis {axis} is not known at export")
-        first, last, _ = slice(start, end, step).indices(size)
-        count = max(0, -(-(last - first) // step))
+        taken = range(size)[start:end:step]
+        count, first = len(taken), min(taken, default=0)
+        if step < 0:
+            dy, step = ctx.emit.reversed(dy, axis, count), -step
         begins[axis] = first
         tails[axis] = size - first - count * step
         strides[axis] = step
@@ -139,9 +136,7 @@ def unslice(
     return ctx.emit.pad(stuffed, begins + tails)
 
 
-def zero_stuff(
-    emit: Emitter, x: str, shape: Sequence[Dim], strides: Mapping[int, int]
-) -> str:
+def zero_stuff(emit: Emitter, x: str, shape: Sequence[Dim], strides: Mapping[int, int]) -> str:
     """Return x with `stride - 1` zeros after every element along the given axes.
 
     Args:
@@ -185,11 +180,10 @@ def _pad_attributes(ctx: Context) -> Gradients:
 
 @gradient("Pad", since=11)
 def _pad_inputs(ctx: Context) -> Gradients:
-    ctx.refuse_other_inputs([0])
     pads = ctx.constant(1, "padding").tolist()
     rank = len(ctx.shape(ctx.inputs[0]))
     axes = [int(a) % rank for a in ctx.constant(3, "axes")] if ctx.has_input(3) else range(rank)
-    return [_unpad(ctx, pads, list(axes)), *[None] * (len(ctx.inputs) - 1)]
+    return [_unpad(ctx, pads, list(axes))]
 
 
 def _unpad(ctx: Context, pads: Sequence[int], axes: Sequence[int]) -> str:

@@ -80,15 +80,12 @@ def window_axes(ctx: Context, x: str, kernel: list[int]) -> list[Axis]:
     ceil = bool(ctx.attribute("ceil_mode", 0))
     axes = []
     for i in range(rank):
-        size = sizes[i] if isinstance(sizes[i], int) else None
+        known = sizes[i]
+        size = known if isinstance(known, int) else None
         begin, end = pads[i], pads[rank + i]
         if auto_pad != "NOTSET":
-            begin, end = _auto_pads(
-                auto_pad, size, kernel[i], strides[i], dilations[i]
-            )
-        axes.append(
-            Axis(kernel[i], strides[i], dilations[i], begin, end, size, ceil)
-        )
+            begin, end = _auto_pads(auto_pad, size, kernel[i], strides[i], dilations[i])
+        axes.append(Axis(kernel[i], strides[i], dilations[i], begin, end, size, ceil))
     return axes
 
 

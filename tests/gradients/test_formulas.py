@@ -1,0 +1,101 @@
+"""Every case, looked at in several ways that have nothing in common but the forward model.
+
+Central differences in float64 (`measured`) and an engine that knows nothing of this package, for
+the mathematics; onnxruntime in float32, for the product itself, in every opset in which a form
+changes. The deviations that were measured are an order of magnitude below the tolerances.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.builders.environment import builder_status
+from tests.gradients.case import Case
+from tests.gradients.cases import CASES, FAMILIES
+from tests.gradients.checks import (
+    EXACT_TOLERANCE,
+    FLOAT32_TOLERANCE,
+    FLOAT64_TOLERANCE,
+    check_standard,
+    error_of,
+    gradient_feeds,
+    gradient_model,
+    measured,
+    onnxruntime_errors,
+    output_of,
+    product,
+    run_onnxruntime,
+)
+from tests.gradients.engines import onnx_ad_gradient, torch_gradient
+from tests.gradients.training import training_builds
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@each_case
+def test_forward_model_means_the_same_to_onnxruntime(case: Case) -> None:
+    if case.runtime:
+        with pytest.raises(Exception, match="ONNXRuntimeError"):
+            run_onnxruntime(case.model(np.float32, case.main_opset), case.feeds(np.float32))
+        return
+    for opset in (case.opsets[0], case.main_opset, case.opsets[1]):
+        y = run_onnxruntime(case.model(np.float32, opset, symbolic=True), case.feeds(np.float32))
+        assert error_of(y, output_of(case)) < FLOAT32_TOLERANCE
+
+
+@each_case
+def test_gradient_in_float64(case: Case) -> None:
+    assert error_of(product(case), measured(case)) < FLOAT64_TOLERANCE
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.runtime], ids=lambda case: case.name)
+def test_gradient_in_onnxruntime_in_every_opset(case: Case) -> None:
+    errors = onnxruntime_errors(case)
+    assert {opset: e for opset, e in errors.items() if e >= FLOAT32_TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.ad], ids=lambda case: case.name)
+def test_gradient_of_onnx_ad(case: Case) -> None:
+    assert error_of(product(case), onnx_ad_gradient(case)) < EXACT_TOLERANCE
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.ad], ids=lambda case: case.name)
+def test_gradient_of_pytorch(case: Case) -> None:
+    assert error_of(product(case), torch_gradient(case)) < EXACT_TOLERANCE
+
+
+@each_case
+def test_types_agree_in_float16(case: Case) -> None:
+    check_standard(gradient_model(case, np.float16, case.main_opset))
+
+
+@pytest.mark.needs_builder
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_of_onnxruntime_training(family: str, tmp_path: Path) -> None:
+    status = builder_status()
+    if not status.available:
+        pytest.skip(f"{status.problem}; {status.fix}")
+    cases = [case for case in FAMILIES[family] if not case.runtime]
+    builds = training_builds(cases, None, status, tmp_path)
+    problems = []
+    for case in cases:
+        build = builds[case]
+        try:
+            if isinstance(build, str):
+                raise UnsupportedModelError(build)  # noqa: TRY301 - as the lowering does
+            model = gradient_model(case, np.float32, case.main_opset, build=build)
+            check_standard(model)
+        except Exception as error:
+            if not case.training:
+                problems.append(f"{case.name}: {error}")
+            continue
+        error = error_of(run_onnxruntime(model, gradient_feeds(case, np.float32)), measured(case))
+        if error >= FLOAT32_TOLERANCE:
+            problems.append(f"{case.name}: off by {error:.1e}")
+        elif case.training:
+            problems.append(f"{case.name}: covered by now, said to be not: {case.training}")
+    assert not problems, "\n".join(problems)
