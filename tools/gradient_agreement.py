@@ -26,6 +26,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from onnx_gradcam.errors import OnnxGradCamError  # noqa: E402
+from onnx_gradcam.export.graph import Graph  # noqa: E402
+from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
+from onnx_gradcam.export.pipeline import export_model  # noqa: E402
+from onnx_gradcam.export.score import find_score  # noqa: E402
 from tools.float64_model import float64_evaluator  # noqa: E402
 from tools.light_models import light_models  # noqa: E402
 from tools.torch_oracle import TorchOracle, declare_torchvision_operators  # noqa: E402
-
-from onnx_gradcam.export.pipeline import export_model  # noqa: E402
-from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
 
 Array = NDArray[Any]
 BUILDERS = ("onnxruntime-training", "reverse")
@@ -79,7 +82,11 @@ class Row:
 
 
 def relative(value: Array, reference: Array) -> float:
-    """Return |value - reference| / |reference| in the Euclidean norm; no reference is zero."""
+    """Return |value - reference| / |reference| in the Euclidean norm.
+
+    Raises:
+        ValueError: the reference is zero: nothing could be compared.
+    """
     size = float(np.linalg.norm(reference))
     if size == 0:
         raise ValueError("the reference gradient is zero: nothing to compare with")
@@ -90,8 +97,6 @@ def export(
     model: onnx.ModelProto | Path, layer: str, builder: str, folder: Path
 ) -> tuple[onnx.ModelProto | None, str]:
     """Return the exported model, or None and the reason for which the builder refused."""
-    from onnx_gradcam.errors import OnnxGradCamError  # noqa: PLC0415
-
     output = folder / "exported.onnx"
     try:
         export_model(model, output, layer=layer, gradient_builder=builder, force=True, verify=False)
@@ -129,7 +134,7 @@ def pick_layers(model: onnx.ModelProto | Path) -> list[str]:
 
 def randomised(name: str) -> torch.nn.Module:
     """Return a torchvision model whose signals neither die nor explode, seeded."""
-    import torchvision  # noqa: PLC0415
+    import torchvision
 
     torch.manual_seed(0)
     options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
@@ -147,7 +152,11 @@ def randomised(name: str) -> torch.nn.Module:
 
 
 def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
-    """Yield the rows of a torchvision architecture."""
+    """Yield the rows of a torchvision architecture.
+
+    Raises:
+        LookupError: torch computes no tensor that equals A.
+    """
     model = randomised(name)
     x = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     path = folder / f"{name}.onnx"
@@ -162,7 +171,7 @@ def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
         output_names=["logits"],
         dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
     )
-    feeds = {"image": x, "cam_class": np.array([3, -2], dtype=np.int64)}
+    feeds: dict[str, Array] = {"image": x, "cam_class": np.array([3, -2], dtype=np.int64)}
     single = TorchOracle(model, x)
     double = TorchOracle(copy.deepcopy(model).double(), x.astype(np.float64))
     layers = pick_layers(path)
@@ -229,9 +238,6 @@ def central_differences(
     model: onnx.ModelProto, layer: str, feeds: dict[str, Array], gradient: Array, out: Any
 ) -> list[tuple[Array, float]]:
     """Return directions and the slopes of y^c along them, by float64 central differences."""
-    from onnx_gradcam.export.graph import Graph  # noqa: PLC0415
-    from onnx_gradcam.export.score import find_score  # noqa: PLC0415
-
     score = find_score(Graph(model))
     tail = _tail_from(model, layer, score.tensor)
     evaluator = float64_evaluator(tail)
@@ -240,8 +246,8 @@ def central_differences(
     chosen = int(out["cam_classes"][0])
 
     def y(delta: Array) -> float:
-        (scores,) = evaluator.run(None, {layer: a + delta, **others})
-        return float(scores.reshape(-1)[chosen])
+        scores = next(iter(evaluator.run(None, {layer: a + delta, **others})))
+        return float(np.asarray(scores).reshape(-1)[chosen])
 
     rng = np.random.default_rng(1)
     smooth = a != 0  # at the zeros of a ReLU that windows of a MaxPool share there is a kink
@@ -310,9 +316,9 @@ def main() -> int:
     library = declare_torchvision_operators()
     jobs: dict[str, Callable[[Path], Iterator[Row]]] = {}
     for name, size in ARCHITECTURES.items():
-        jobs[name] = lambda folder, name=name, size=size: torch_rows(name, size, folder)
+        jobs[name] = partial(torch_rows, name, size)
     for name, model in light_models():
-        jobs[name] = lambda folder, name=name, model=model: light_rows(name, model, folder)
+        jobs[name] = partial(light_rows, name, model)
     rows: list[Row] = []
     for name, job in jobs.items():
         if arguments.only and name not in arguments.only:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 _PRODUCTS = {"Conv", "Gemm"}
@@ -62,7 +63,7 @@ def _uses(graph: onnx.GraphProto) -> dict[str, tuple[str, int]]:
 
 def _random(
     rng: np.random.Generator, shape: tuple[int, ...], op_type: str, position: int
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     if op_type in _PRODUCTS and position == 1:
         fan_in = int(np.prod(shape[1:]))
         values = rng.standard_normal(shape) * np.sqrt(2 / fan_in)
@@ -70,4 +71,4 @@ def _random(
         values = rng.uniform(0.5, 1.5, shape)
     else:
         values = rng.standard_normal(shape) * 0.1
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)

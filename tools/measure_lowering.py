@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,12 @@ from onnx import TensorProto, helper, numpy_helper
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.timing import interleaved  # noqa: E402
-
 from onnx_gradcam.gradients import conv  # noqa: E402
 from onnx_gradcam.gradients.emitter import Emitter, TensorType  # noqa: E402
 from onnx_gradcam.gradients.registry import Context  # noqa: E402
 from onnx_gradcam.gradients.shape import zero_stuff  # noqa: E402
 from onnx_gradcam.gradients.windows import window_axes  # noqa: E402
+from tools.timing import interleaved  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ def measure(case: Case, threads: int, repetitions: int) -> str:
         results[form] = built_session.run(None, feeds)[0]
     for form in forms:
         np.testing.assert_allclose(results[form], results["Conv"], rtol=1e-3, atol=1e-3)
-    times = interleaved(
-        {form: lambda s=sessions[form]: s.run(None, feeds) for form in forms}, repetitions
-    )
+    runs = {form: partial(sessions[form].run, None, feeds) for form in forms}
+    times = interleaved(runs, repetitions)
     ms = {form: timing.median * 1e3 for form, timing in times.items()}
     ratio = ms["ConvTranspose"] / ms["Conv"]
     return (
@@ -143,9 +142,10 @@ def measure(case: Case, threads: int, repetitions: int) -> str:
 
 HEADER = """# How the input gradient of a convolution is written
 
-Written by `tools/measure_lowering.py` on {threads} threads with onnxruntime {version}, CPU provider: medians of
-{repetitions} interleaved repetitions in one process, in milliseconds. *Conv* is a convolution with flipped,
-transposed weights over dy, with zeros between its elements where the stride is not one.
+Written by `tools/measure_lowering.py` on {threads} threads with onnxruntime {version}, CPU
+provider: medians of {repetitions} interleaved repetitions in one process, in milliseconds. *Conv*
+is a convolution with flipped, transposed weights over dy, with zeros between its elements where
+the stride is not one.
 
 | convolution | channels, input size | ConvTranspose | Conv | ratio | the export emits | its time |
 |---|---|---|---|---|---|---|
@@ -154,7 +154,7 @@ transposed weights over dy, with zeros between its elements where the stride is 
 
 def main() -> None:
     """Measure all cases and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "lowering.md")

@@ -15,10 +15,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.torch_oracle import declare_torchvision_operators  # noqa: E402
-
 from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
 from onnx_gradcam.export.score import format_shape  # noqa: E402
+from tools.torch_oracle import declare_torchvision_operators  # noqa: E402
 
 FAMILIES = {
     "alexnet": 224,
@@ -44,7 +43,7 @@ FAMILIES = {
 HEADER = """# What `--layer auto` picks
 
 Written by `tools/target_layers.py` from torchvision's architectures (opset 17). The rule is in
-[how-it-works.md](how-it-works.md); `onnx-gradcam inspect` shows it for your model, with all other candidates.
+[how-it-works.md](how-it-works.md); `onnx-gradcam inspect` shows all candidates of your model.
 
 | architecture | layer | A | computed by | read by |
 |---|---|---|---|---|
@@ -53,7 +52,7 @@ Written by `tools/target_layers.py` from torchvision's architectures (opset 17).
 
 def row(name: str, size: int, folder: Path) -> str:
     """Return the table row of one architecture."""
-    import torchvision  # noqa: PLC0415
+    import torchvision
 
     options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
     model = getattr(torchvision.models, name)(weights=None, **options).eval()

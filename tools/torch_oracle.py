@@ -24,7 +24,7 @@ def declare_torchvision_operators() -> torch.library.Library:
     return library
 
 
-class _Recorder(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):  # type: ignore[misc]  # torch is not installed for checks
     """Keeps every differentiable tensor that is computed while it is active."""
 
     def __init__(self) -> None:

@@ -203,7 +203,7 @@ def _run_node(
     node: NodeProto, feeds: dict[str, Array], model: ModelProto, output: int
 ) -> Array | None:
     """Evaluate one node with ONNX's reference implementation; None where it has none."""
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow to import, rarely needed
+    from onnx.reference import ReferenceEvaluator  # slow, rarely needed
 
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
@@ -213,6 +213,7 @@ def _run_node(
     graph = helper.make_graph([node], "constant", inputs, outputs)
     single = helper.make_model(graph, opset_imports=list(model.opset_import))
     try:
-        return np.asarray(ReferenceEvaluator(single).run(None, feeds)[output])
-    except Exception:  # noqa: BLE001 - whatever it cannot evaluate is simply not constant
+        results = ReferenceEvaluator(single).run(None, feeds)
+    except Exception:  # whatever it cannot evaluate is simply not constant
         return None
+    return np.asarray(list(results)[output])

@@ -19,6 +19,7 @@ FLOATS = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 )
 
+
 class Graph:
     """The main graph of a model, indexed.
 

@@ -113,7 +113,10 @@ class ModelReport:
         heading = "recommended" if self.recommended is not None else "no recommendation"
         lines += ["", f"{heading}: {self.reason}"]
         if self.operators:
-            lines += ["", f"{'operators between it and the score':38} reverse  onnxruntime-training"]
+            lines += [
+                "",
+                f"{'operators between it and the score':38} reverse  onnxruntime-training",
+            ]
             lines += [
                 f"  {o.operator + ' x ' + str(o.count):36} {_yes(o.reverse):8}"
                 f" {_yes(o.onnxruntime_training)}"

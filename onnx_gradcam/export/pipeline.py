@@ -81,7 +81,8 @@ def export_model(
 
     Raises:
         OnnxGradCamError: `UsageError` (arguments, output), `ModelError` (the model),
-            `VerificationError`, `UnavailableError` (builder) or `WriteError`. No file is left.
+            `UnavailableError` (builder) or `WriteError`.
+        VerificationError: the exported model did not prove right. No file is left.
     """
     recipe = resolve_preprocessing(preprocess)
     mode = ClassInput.parse(class_input)

@@ -81,7 +81,9 @@ def find_score(graph: Graph, name: str | None = None) -> Score:
         return found[0]
     if found:
         names = ", ".join(repr(s.output) for s in found)
-        raise UnsupportedModelError(f"several outputs could be the score: {names}; use --score NAME")
+        raise UnsupportedModelError(
+            f"several outputs could be the score: {names}; use --score NAME"
+        )
     reasons = "; ".join(problems) or "the model has no float output"
     raise UnsupportedModelError(f"no output holds class scores: {reasons}; use --score NAME")
 

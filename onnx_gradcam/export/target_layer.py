@@ -101,9 +101,11 @@ def find_candidates(graph: Graph, image: str, score: Score) -> list[Layer]:
         raise UnsupportedModelError(f"the score {score.tensor!r} does not depend on {image!r}")
     dominators = _dominators(graph, image, score.tensor, flow)
     classifier = _classifier(graph, dominators)
-    before = dominators if classifier is None else [
-        name for name in dominators if graph.producer.get(name, -1) < classifier
-    ]
+    before = (
+        dominators
+        if classifier is None
+        else [name for name in dominators if graph.producer.get(name, -1) < classifier]
+    )
     layouts = tensor_layouts(graph, image)
     candidates = []
     for name in before:

@@ -1,4 +1,4 @@
-"""Types and shapes of all tensors: ONNX shape inference, helped where arithmetic on shapes stops it.
+"""Types and shapes of all tensors: ONNX shape inference, helped where it does not follow.
 
 In: a model. Out: tensor -> `TensorType`, and the constants that were found on the way.
 """
@@ -65,9 +65,12 @@ def _integer_results(model: ModelProto) -> list[str]:
 
 
 _ARITHMETIC = frozenset(
-    """Add Cast Ceil Concat ConstantOfShape Div Equal Expand Floor Gather Greater Identity Less Max
-    Min Mod Mul Neg Not Range ReduceProd ReduceSum Reshape ScatterND Slice Squeeze Sub Transpose
-    Unsqueeze Where""".split()
+    {
+        *("Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Floor"),
+        *("Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not"),
+        *("Range", "ReduceProd", "ReduceSum", "Reshape", "ScatterND", "Slice", "Squeeze", "Sub"),
+        *("Transpose", "Unsqueeze", "Where"),
+    }
 )
 """Operators that exporters compute sizes with."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, TensorProto, defs, helper
@@ -35,7 +37,11 @@ def rewrite_standard_node(ctx: Context) -> Sequence[str]:
 
 
 def _copy(ctx: Context) -> list[str]:
-    """Emit the node as it is, without attributes that have their default value."""
+    """Emit the node as it is, without attributes that have their default value.
+
+    Raises:
+        FormulaError: the emitter's opset lacks the operator, or an attribute that matters.
+    """
     op_type, emit = ctx.node.op_type, ctx.emit
     try:
         schema = defs.get_schema(op_type, emit.opset, "")
@@ -173,10 +179,7 @@ def _split(ctx: Context) -> list[str]:
         sizes = _constant_ints(ctx, 1, "split sizes")
     axis = ctx.attribute("axis", 0)
     starts = np.cumsum([0, *sizes])
-    return [
-        ctx.emit.slice(ctx.inputs[0], [int(a)], [int(b)], [axis])
-        for a, b in zip(starts[:-1], starts[1:], strict=True)
-    ]
+    return [ctx.emit.slice(ctx.inputs[0], [int(a)], [int(b)], [axis]) for a, b in pairwise(starts)]
 
 
 def _pad(ctx: Context) -> list[str]:
@@ -201,7 +204,7 @@ def _clip(ctx: Context) -> list[str]:
     emit = ctx.emit
     if emit.opset >= 11:
         return [emit.node("Clip", ctx.inputs)]
-    bounds = {
+    bounds: dict[str, Any] = {
         name: float(ctx.constant(i, f"{name} bound").reshape(()))
         for i, name in ((1, "min"), (2, "max"))
         if ctx.has_input(i)
