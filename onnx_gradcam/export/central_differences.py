@@ -233,15 +233,17 @@ def _errors(
         slopes = (upper.astype(np.float64) - lower)[rows, columns] / (2 * step)
         rounding = ROUNDING * np.finfo(upper.dtype).eps * np.abs(upper).max(axis=1) / (2 * step)
         scale = np.maximum(np.maximum(np.abs(claimed), np.abs(slopes)), typical)
-        resolved = rounding <= tolerance * scale
+        resolved = (rounding <= tolerance * scale) & (scale > 0)
         excess = slopes - claimed
         in_range = bool(resolved.any())
         seen |= resolved
         for neighbour in (index - 1, index + 1):
             if neighbour in tried:
                 other, other_excess, other_resolved = tried[neighbour]
-                settled = resolved & other_resolved & (abs(slopes - other) <= tolerance * scale)
-                error = abs(excess + other_excess)[settled] / 2 / scale[settled]
+                largest = np.maximum(np.maximum(np.abs(slopes), np.abs(other)), typical)
+                close = np.abs(slopes - other) <= tolerance * largest + rounding
+                settled = close & resolved & other_resolved
+                error = np.abs(excess + other_excess)[settled] / 2 / scale[settled]
                 best[settled] = np.minimum(best[settled], error)
         tried[index] = slopes, excess, resolved
         if np.all(best <= tolerance):

@@ -3,7 +3,7 @@
 In: a model, the name of A and of the score tensor. Out: `ScoreFunction`, which evaluates the
 scores for a perturbed A with stock onnxruntime. It shares no code with the gradient builders: it
 is the second opinion that their result is measured against. Half-precision models are evaluated
-in float32, where differences stand out from rounding.
+in float32, and a bias added last is left out, so that differences stand out from rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Array = np.ndarray[Any, Any]
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _MIN_IR = 4  # from here on initializers need not be graph inputs
+_ZEROS = "score_function/zeros"
+_BIAS_POSITIONS = {"Gemm": (2,), "Conv": (2,), "Add": (0, 1)}
 _RANDOM = frozenset({"RandomNormal", "RandomUniform"})
 
 
@@ -72,7 +74,10 @@ class ScoreFunction:
         self._permutation = channels_first(layout)
         self._model = model
         self._base_dir = base_dir
-        self._nodes, self._initializers, self.bypassing = _cut(Graph(model), target, score)
+        graph = Graph(model, lambda tensor: numpy_helper.to_array(with_values(tensor, base_dir)))
+        nodes, self._initializers, self.bypassing = _cut(graph, target, score)
+        self._nodes, zeros, self._offset = _without_bias(graph, nodes, score)
+        self._initializers += zeros
         self._session: Any = None
         self._feeds: dict[str, Array] = {}
 
@@ -85,6 +90,11 @@ class ScoreFunction:
         """Return a score tensor as ``(N, K)``."""
         moved = np.moveaxis(scores, self._class_axis, -1)
         return moved.reshape(-1, moved.shape[-1])
+
+    @property
+    def offset(self) -> Array:
+        """What calls leave out of every score, ``(K,)`` or ``(1,)``: the bias of the classifier."""
+        return self._offset
 
     def activations(self, target: Array) -> Array:
         """Return a value of A as ``(N, C, *spatial)``."""
@@ -102,7 +112,11 @@ class ScoreFunction:
             self._session = open_session(self._build(), optimise=True)
 
     def __call__(self, perturbation: Array) -> Array:
-        """Return the scores ``(N, K)`` at A plus `perturbation` of shape ``(N, C, *spatial)``."""
+        """Return the scores ``(N, K)``, less `offset`, at A plus a perturbation.
+
+        Args:
+            perturbation: ``(N, C, *spatial)``.
+        """
         base = self._feeds[self.target]
         back = np.argsort(self._permutation)
         moved = base + perturbation.transpose(back).astype(base.dtype)
@@ -159,6 +173,28 @@ def _cut(
     initializers = [graph.initializers[n] for n in dict.fromkeys(read) if n in graph.initializers]
     known = made | set(graph.initializers) | {target}
     return nodes, initializers, [name for name in dict.fromkeys(read) if name not in known]
+
+
+def _without_bias(
+    graph: Graph, nodes: list[onnx.NodeProto], score: str
+) -> tuple[list[onnx.NodeProto], list[TensorProto], Array]:
+    """Return the nodes with zeros for a constant bias that is added last, and that bias.
+
+    Beside a large bias small changes of a score drown in rounding.
+    """
+    (last,) = (node for node in nodes if score in node.output)
+    for position in _BIAS_POSITIONS.get(last.op_type, ()):
+        bias = graph.constant(last.input[position]) if position < len(last.input) else None
+        if bias is None or bias.size != max(bias.shape, default=1):
+            continue
+        copy = onnx.NodeProto()
+        copy.CopyFrom(last)
+        copy.input[position] = _ZEROS
+        zeros = numpy_helper.from_array(np.zeros_like(bias), _ZEROS)
+        factor = next((a.f for a in last.attribute if a.name == "beta"), 1.0)
+        kept = [copy if node is last else node for node in nodes]
+        return kept, [zeros], factor * bias.astype(np.float64).reshape(-1)
+    return nodes, [], np.zeros(1)
 
 
 def _at_least_float32(value: Array) -> Array:

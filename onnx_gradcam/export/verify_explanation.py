@@ -141,9 +141,10 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
         values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
         function.set_point(values)
         activations = function.activations(values[function.target])
-        scores = function.rows(values[function.score])
-        (cut,) = compare_outputs({"scores": scores}, {"scores": function(0.0 * activations)})
-        if cut.relative > CUT_TOLERANCE:
+        scores = function.rows(values[function.score]).astype(np.float64)
+        alone = function(0.0 * activations) + function.offset
+        (cut,) = compare_outputs({"scores": scores}, {"scores": alone})
+        if cut.note or cut.relative > CUT_TOLERANCE:
             return Check(name, False, f"not a function of the layer and the input alone: {cut}")
         gradients, classes = _claims(subject, session, feeds, scores.shape[1])
         wrong = [g for g in gradients if g.shape != activations.shape]
