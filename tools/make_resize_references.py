@@ -10,12 +10,13 @@ Keys: ``photo``, uint8 ``(29, 41, 3)``, and ``{filter}/{height}x{width}``.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+Image: Any = import_module("PIL.Image")
 OUTPUT = Path(__file__).resolve().parents[1] / "tests" / "runtime" / "resize_references.npz"
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 SIZES = [(10, 14), (7, 7), (29, 13), (45, 60), (1, 1)]

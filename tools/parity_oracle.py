@@ -7,28 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tools.torch_oracle import declare_torchvision_operators
+from tools.torch_models import import_with_torchvision
 
-_torchvision_operators = declare_torchvision_operators()  # before grad-cam imports torchvision
-pytorch_grad_cam = import_module("pytorch_grad_cam")
-_Target = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+_grad_cam = import_with_torchvision("pytorch_grad_cam")
+_targets = import_with_torchvision("pytorch_grad_cam.utils.model_targets")
 
 METHODS: dict[str, Any] = {
-    "gradcam": pytorch_grad_cam.GradCAM,
-    "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
-    "hirescam": pytorch_grad_cam.HiResCAM,
-    "layercam": pytorch_grad_cam.LayerCAM,
-    "xgradcam": pytorch_grad_cam.XGradCAM,
-    "eigencam": pytorch_grad_cam.EigenCAM,
+    "gradcam": _grad_cam.GradCAM,
+    "gradcam++": _grad_cam.GradCAMPlusPlus,
+    "hirescam": _grad_cam.HiResCAM,
+    "layercam": _grad_cam.LayerCAM,
+    "xgradcam": _grad_cam.XGradCAM,
+    "eigencam": _grad_cam.EigenCAM,
 }
 """Our name of a method -> their class."""
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class ReferenceMaps:
     """What pytorch-grad-cam found.
 
     Attributes:
-        raw: float32 ``(N, h, w)``, before ReLU, normalisation and resize.
+        raw: ``(N, h, w)``, before ReLU, normalisation and resize.
         cams: float32 ``(N, H, W)`` in [0, 1].
-        activations: float32 ``(N, C, h, w)``.
+        activations: ``(N, C, h, w)``, in the network's precision.
         gradients: likewise; None for a method that computes none.
     """
 
-    raw: NDArray[np.float32]
-    cams: NDArray[np.float32]
-    activations: NDArray[np.float32]
-    gradients: NDArray[np.float32] | None
+    raw: Array
+    cams: Array
+    activations: Array
+    gradients: Array | None
 
 
 def reference_maps(
@@ -56,17 +56,20 @@ def reference_maps(
     method: str,
 ) -> ReferenceMaps:
     """Return the maps of one method; the layer's output is the target."""
-    raw: list[NDArray[np.float32]] = []
+    raw: list[Array] = []
+    with METHODS[method](model=network, target_layers=[layer]) as cam:
+        compute = cam.get_cam_image
 
-    class Recorder(METHODS[method]):  # type: ignore[misc]
-        def get_cam_image(self, *args: Any, **kwargs: Any) -> Any:
-            image = super().get_cam_image(*args, **kwargs)
-            raw.append(np.float32(image))
+        def record(*args: Any, **kwargs: Any) -> Any:
+            image = compute(*args, **kwargs)
+            raw.append(np.asarray(image))
             return image
 
-    with Recorder(model=network, target_layers=[layer]) as cam:
-        cams = cam(input_tensor=images, targets=[_Target(c) for c in classes])
-        kept = cam.activations_and_grads
-        activations = kept.activations[0].numpy().astype(np.float32)
-        gradients = kept.gradients[0].numpy().astype(np.float32) if kept.gradients else None
-    return ReferenceMaps(raw[0], np.float32(cams), activations, gradients)
+        cam.get_cam_image = record
+        cams = cam(
+            input_tensor=images, targets=[_targets.ClassifierOutputTarget(c) for c in classes]
+        )
+        seen = cam.activations_and_grads
+        activations = np.asarray(seen.activations[0])
+        gradients = np.asarray(seen.gradients[0]) if seen.gradients else None
+    return ReferenceMaps(raw[0], np.asarray(cams), activations, gradients)
