@@ -158,7 +158,7 @@ def export_model(
         nodes_added=len(exported.graph.node) - len(graph.nodes),
         bytes_written=written,
         verification=verification,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(verification.warnings if verification else ())),
     )
 
 

@@ -7,7 +7,7 @@ exists yet, and how constants are typed is decided here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,16 +137,18 @@ class Emitter:
         **attributes: Any,
     ) -> str:
         """Append one standard node with one output and return that output's name."""
-        hint = hint or op_type
-        name = output or self.unique(hint)
+        name = self.unique(hint or op_type)
+        result = output or name
         attributes = {k: v for k, v in attributes.items() if v is not None}
-        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
+        self.nodes.append(
+            helper.make_node(op_type, list(inputs), [result], name=name, **attributes)
+        )
         if dtype is None:
             dtype = _OUTPUT_DTYPE.get(op_type, self.dtype(inputs[0]))
-        self._types[name] = TensorType(dtype)
+        self._types[result] = TensorType(dtype)
         if op_type in {"Shape", "Size"}:
-            self.measured[name] = inputs[0]
-        return name
+            self.measured[result] = inputs[0]
+        return result
 
     def nodes_with_outputs(
         self, op_type: str, inputs: Sequence[str], count: int, **attributes: Any
@@ -184,6 +186,14 @@ class Emitter:
         """Return a constant of the element type of `like`."""
         dtype = helper.tensor_dtype_to_np_dtype(self.dtype(like))
         return self.constant(np.asarray(value, dtype=dtype), "value")
+
+    def zeros_like(self, x: str) -> str:
+        """Return zeros in the shape and element type of x."""
+        if self.opset < 9:
+            return self.mul(x, 0.0)
+        value = helper.make_tensor("value", self.dtype(x), [1], [0])
+        shape = self.shape_tensor(x)
+        return self.node("ConstantOfShape", [shape], dtype=self.dtype(x), value=value)
 
     # -- arithmetic --------------------------------------------------------------------------
 
@@ -316,10 +326,10 @@ class Emitter:
             return x
         return self.node("Transpose", [x], perm=list(perm))
 
-    def unsqueeze(self, x: str, axes: Sequence[int]) -> str:
+    def unsqueeze(self, x: str, axes: Iterable[int]) -> str:
         """Return x with new axes of size one."""
         if self.opset >= 13:
-            return self.node("Unsqueeze", [x, self.ints(axes)])
+            return self.node("Unsqueeze", [x, self.ints(list(axes))])
         return self.node("Unsqueeze", [x], axes=list(axes))
 
     def squeeze(self, x: str, axes: Sequence[int]) -> str:

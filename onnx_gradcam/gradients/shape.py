@@ -49,17 +49,12 @@ def _concat(ctx: Context) -> Gradients:
     return results
 
 
-def zeros_like(emit: Emitter, x: str) -> str:
-    """Return zeros in the shape and type of x."""
-    return emit.mul(x, 0.0)
-
-
 @gradient("Split")
 def _split(ctx: Context) -> Gradients:
     emit = ctx.emit
     axis = ctx.attribute("axis", 0) % len(ctx.shape(ctx.inputs[0]))
     pieces = [
-        g if g is not None else zeros_like(emit, y)
+        g if g is not None else emit.zeros_like(y)
         for g, y in zip(ctx.output_gradients, ctx.outputs, strict=True)
     ]
     dx = pieces[0] if len(pieces) == 1 else emit.concat(pieces, axis)

@@ -40,6 +40,8 @@ def layer_normalization(at: Site) -> bool:
     """LayerNormalization(x, s) -> y, mean, inv_std_dev = LayerNormalization(x, s, b).
 
     The builder's gradient reads both statistics, which are optional outputs, and wants a bias.
+    Scale and bias are copied: the builder names their gradients after them, so that two nodes
+    that share one would collide.
     """
     bias = at.input(2)
     if bias and at.output(1) and at.output(2):
@@ -54,7 +56,8 @@ def layer_normalization(at: Site) -> bool:
         )
     mean = at.output(1) or f"{at.y}/mean"
     deviation = at.output(2) or f"{at.y}/inv_std_dev"
-    at.replace([at.x, at.input(1), bias], [at.y, mean, deviation])
+    scale, bias = (at.emit("Identity", name) for name in (at.input(1), bias))
+    at.replace([at.x, scale, bias], [at.y, mean, deviation])
     return True
 
 
