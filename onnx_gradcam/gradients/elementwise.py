@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-from onnx import TensorProto
 
 from onnx_gradcam.gradients.broadcasting import unbroadcast
 from onnx_gradcam.gradients.emitter import Emitter
@@ -242,11 +242,8 @@ def _dropout(ctx: Context) -> Gradients:
 @gradient("Cast")
 @gradient("CastLike", since=15)
 def _cast(ctx: Context) -> Gradients:
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-    source = ctx.emit.dtype(ctx.inputs[0])
-    if source not in floats or ctx.emit.dtype(ctx.outputs[0]) not in floats:
-        raise FormulaError("a cast to or from integers has no gradient")
-    return [ctx.emit.cast(ctx.dy, source)]
+    """Cast back: both types are floats, as no gradient flows through others."""
+    return [ctx.emit.cast(ctx.dy, ctx.emit.dtype(ctx.inputs[0]))]
 
 
 # -- operators of several inputs ---------------------------------------------------------------
@@ -349,17 +346,12 @@ def _where(ctx: Context) -> Gradients:
 
 @gradient("Max", "Min")
 def _extremum(ctx: Context) -> Gradients:
-    """Route dy to the operand that equals the result, to the first of equal ones."""
+    """Share dy equally among the operands that equal the result, as PyTorch's maximum does."""
     emit, y = ctx.emit, ctx.outputs[0]
-    results: list[str | None] = []
-    remaining = ctx.dy
     compare = emit.less if ctx.node.op_type == "Max" else emit.greater
-    for i, x in enumerate(ctx.inputs):
-        lost = compare(x, y)
-        share = emit.where(lost, 0.0, remaining)
-        remaining = emit.where(lost, remaining, 0.0)
-        results.append(unbroadcast(ctx, share, x, y) if ctx.wanted[i] else None)
-    return results
+    attained = [emit.cast(emit.node("Not", [compare(x, y)]), emit.dtype(y)) for x in ctx.inputs]
+    share = ctx.dy if len(attained) == 1 else emit.div(ctx.dy, emit.sum(attained))
+    return _operands(ctx, [partial(emit.mul, share, hit) for hit in attained])
 
 
 # -- training-only operators -------------------------------------------------------------------

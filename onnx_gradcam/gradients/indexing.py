@@ -58,7 +58,11 @@ def _one_hot_product(ctx: Context, dy: str, x: str, picked: Array, axis: int, si
 
 
 def _scattered(ctx: Context, dy: str, x: str, index: str, axis: int) -> str:
-    """Add the slices of dy to zeros at the indices, which lead the axes of dy for that."""
+    """Add the slices of dy to zeros at the indices, which lead the axes of dy for that.
+
+    Raises:
+        FormulaError: the opset is below 16, where ScatterND does not add.
+    """
     emit = ctx.emit
     if emit.opset < 16:
         raise FormulaError("its index is not a constant (from opset 16 on it need not be)")

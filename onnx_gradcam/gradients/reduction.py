@@ -97,6 +97,9 @@ def _lower_scale(ctx: Context) -> list[str]:
     down = bool(ctx.attribute("scale_down", 0))
     if value is not None and value.size == 1:
         number = float(value.reshape(-1)[0])
-        return [ctx.emit.mul(x, 1 / number if down else number)]
-    factor = ctx.emit.cast(scale, ctx.emit.dtype(x))
-    return [ctx.emit.div(x, factor) if down else ctx.emit.mul(x, factor)]
+        scaled = ctx.emit.mul(x, 1 / number if down else number)
+    else:
+        factor = ctx.emit.cast(scale, ctx.emit.dtype(x))
+        scaled = ctx.emit.div(x, factor) if down else ctx.emit.mul(x, factor)
+    ctx.emit.declare(scaled, ctx.emit.dtype(x), ctx.emit.shape(x))
+    return [scaled]

@@ -126,7 +126,7 @@ class Context:
         """
         value = self.emit.value(self.inputs[index])
         if value is None:
-            raise FormulaError(f"its {what} is not a constant")
+            raise FormulaError(f"its {what} must be constant")
         return value
 
     def axes(self, index: int, rank: int) -> list[int] | None:

@@ -5,7 +5,7 @@ A case is looked at in float64, float32 and float16; ``TYPE`` in the text is the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -89,7 +89,7 @@ class Case:
     def checked_opsets(self) -> list[int]:
         """Return the borders of the range and every opset at which a form changes in it."""
         first, last = self.opsets
-        changes = {since for op_type in self.op_types() for since in _versions(op_type)}
+        changes = {since for op_type in self.op_types() for since in versions(op_type)}
         changes |= {*FORM_CHANGES, first, last}
         return sorted(opset for opset in changes if first <= opset <= last)
 
@@ -105,7 +105,7 @@ class Case:
             opset: within `opsets`.
             symbolic: use symbols for the sizes that `symbolic` names.
         """
-        first = "N" if symbolic and 0 in self.symbolic else str(self.shape[0])
+        first = "N" if symbolic and 0 in self.symbolic else str((*self.shape, 1)[0])
         sizes = [
             _AXIS_NAMES[axis] if symbolic and axis in self.symbolic else str(size)
             for axis, size in enumerate(self.shape)
@@ -177,7 +177,7 @@ def seed_like(shape: tuple[int, ...]) -> Array:
 
 
 @cache
-def _versions(op_type: str) -> tuple[int, ...]:
+def versions(op_type: str) -> tuple[int, ...]:
     """Return the opsets in which an operator of the default domain came or changed."""
     return tuple(
         schema.since_version
@@ -186,8 +186,6 @@ def _versions(op_type: str) -> tuple[int, ...]:
     )
 
 
-def instances(cases: Sequence[Case]) -> Iterator[tuple[Case, int]]:
-    """Yield every case with every opset in which it is looked at."""
-    for case in cases:
-        for opset in case.checked_opsets():
-            yield case, opset
+def version(op_type: str, opset: int) -> int:
+    """Return the version of an operator in an opset."""
+    return max(since for since in versions(op_type) if since <= opset)

@@ -32,7 +32,7 @@ class _Operator(OpRun):
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+    return np.asarray(np.vectorize(math.erf, otypes=[x.dtype])(x))
 
 
 class Erf(_Operator):
@@ -167,7 +167,8 @@ class Pad(_Operator):
     """The one of onnx cannot crop."""
 
     def _run(self, x: Array, *inputs: Array | None, **_: Any) -> tuple[Array]:
-        pads, value, axes = self.given("pads", None), self.given("value", 0.0), range(x.ndim)
+        pads, value = self.given("pads", None), self.given("value", 0.0)
+        axes = list(range(x.ndim))
         if self.opset >= 11:
             pads, given, among = (*inputs, None, None)[:3]
             value = 0.0 if given is None else given
@@ -215,7 +216,7 @@ def _scatter(
             for k, d, s, n in zip(offset, dilations, strides, x.shape[2:], strict=True)
         )
         tap = weight[(slice(None), slice(None), *offset)]
-        y[(..., *place)] += np.moveaxis(np.tensordot(x, tap, axes=(1, 0)), -1, 1)
+        y[(slice(None),) * 2 + place] += np.moveaxis(np.tensordot(x, tap, axes=(1, 0)), -1, 1)
     return y
 
 
@@ -265,7 +266,7 @@ def _last(kernel: Sequence[int]) -> tuple[int, ...]:
     return tuple(range(-len(kernel), 0))
 
 
-CORRECTED = [
+CORRECTED: list[type[OpRun]] = [
     AveragePool,
     BatchNormalization,
     Conv,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.lowering import lower
 from onnx_gradcam.export.builders.onnxruntime_training import _LOSS, tail_model
 from onnx_gradcam.export.builders.preparation import prepare_tail
+from onnx_gradcam.export.builders.training_graph import _request
 from onnx_gradcam.export.builders.training_process import isolation_flags
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.tail import Tail, cut_tail
@@ -40,28 +41,27 @@ for prepared, built in json.load(open(jobs)):
 
 
 def training_builds(
-    cases: Sequence[Case], opset: int | None, status: BuilderStatus, folder: Path
+    opsets: Mapping[Case, int], status: BuilderStatus, folder: Path
 ) -> dict[Case, Build | str]:
     """Return per case what builds its gradient, or the message with which it was refused.
 
     Args:
-        cases: what to build.
-        opset: the opset of the forward models, None for each case's main one.
+        opsets: what to build, and the opset of its forward model.
         status: the installed builder.
         folder: an empty one.
     """
     results: dict[Case, Build | str] = {}
     prepared: dict[Case, ModelProto] = {}
     jobs: list[tuple[str, str]] = []
-    for case in cases:
-        graph = Graph(case.model(np.float32, opset or case.main_opset, symbolic=True))
+    for case, opset in opsets.items():
+        graph = Graph(case.model(np.float32, opset, symbolic=True))
         try:
             prepared[case] = prepare_tail(tail_model(graph, cut_tail(graph, "A", "y")))
         except UnsupportedModelError as error:
             results[case] = str(error)
             continue
         files = str(folder / f"{len(jobs)}.onnx"), str(folder / f"{len(jobs)}.built.onnx")
-        Path(files[0]).write_bytes(prepared[case].SerializeToString())
+        Path(files[0]).write_bytes(_request(prepared[case]))
         jobs.append(files)
     (folder / "jobs.json").write_text(json.dumps(jobs))
     worker = str(Path(training_worker.__file__).parent)

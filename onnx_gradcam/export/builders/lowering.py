@@ -101,9 +101,8 @@ class _Lowering:
             self.emit.declare(result, known.dtype, known.shape)
 
     def _forward_node(self, op_type: str, tensor: str) -> NodeProto | None:
-        for index in self.prepared.consumers.get(tensor, []):
-            node = self.prepared.nodes[index]
-            if node.op_type == op_type and node.input[0] == tensor:
+        for node in self.prepared.nodes:
+            if node.op_type == op_type and self.names.get(node.input[0], node.input[0]) == tensor:
                 return self._resolved(node)
         return None
 

@@ -135,7 +135,35 @@ def _shape_of(ctx: Context) -> list[str]:
 
 
 def _expand(ctx: Context) -> list[str]:
-    return [ctx.emit.expand(*ctx.inputs)]
+    emit, (x, shape) = ctx.emit, ctx.inputs
+    known = emit.shape(x)
+    if emit.opset < 8 and known is not None:  # where it is a Tile, which wants equal ranks
+        missing = _length(emit, shape) - len(known)
+        x = emit.unsqueeze(x, range(missing)) if missing else x
+    return [emit.expand(x, shape)]
+
+
+def _length(emit: Emitter, shape: str) -> int:
+    """Return the number of elements of a shape tensor.
+
+    Raises:
+        FormulaError: it is not known at export.
+    """
+    value = emit.value(shape)
+    if value is not None:
+        return int(value.size)
+    measured = emit.shape(emit.measured.get(shape, ""))
+    if measured is None:
+        raise FormulaError("the rank to expand to is not known at export")
+    return len(measured)
+
+
+def _equal(ctx: Context) -> list[str]:
+    """Emit Equal, which takes floats from opset 11 on."""
+    emit, (a, b) = ctx.emit, ctx.inputs
+    if emit.opset >= 11:
+        return _copy(ctx)
+    return [emit.node("Not", [emit.node("Or", [emit.less(a, b), emit.greater(a, b)])])]
 
 
 def _reduce_sum(ctx: Context) -> list[str]:
@@ -278,6 +306,7 @@ def _cast(ctx: Context) -> list[str]:
 _RULES: dict[str, _Rule] = {
     "Cast": _cast,
     "Clip": _clip,
+    "Equal": _equal,
     "Expand": _expand,
     "Gemm": _gemm,
     "GreaterOrEqual": _not_less,

@@ -39,4 +39,24 @@ CASES = [
         images=False,
         symbolic=(),
     ),
+    # indices that are known at run time alone, or have more than one axis
+    _gather("of a matrix of indices", 1, [[0, 1], [1, 2]], opsets=(16, 26)),
+    _gather("of a matrix from the end", 2, [[-1], [0], [-1]], opsets=(16, 26)),
+    _gather("of unknown size", 0, [1, 0, 1], images=False, opsets=(16, 26)),
+    _gather("of one of unknown size", 0, -1, images=False, opsets=(16, 26)),
+    Case(
+        "Gather of computed indices",
+        "i = ArgMax<axis=1, keepdims=0>(w)\n g = Gather<axis=1>(A, i)\n y = Mul(g, g)",
+        (2, 3, 4),
+        (16, 26),
+        inputs={"w": (2, 3)},
+        images=False,
+    ),
+    Case(
+        "Gather of the end of a text",
+        "i = ArgMax<axis=0, keepdims=0>(w)\n g = Gather<axis=1>(A, i)\n y = Mul(g, g)",
+        (2, 3, 4),
+        (16, 26),
+        inputs={"w": (3,)},
+    ),
 ]

@@ -34,11 +34,11 @@ CASES = [
             f"LRN of {size}",
             f"y = LRN<size={size}, alpha=0.9, beta=0.6, bias=1.3>(A)",
             (2, 5, 2, 3),
-            symbolic=(0, 2, 3),
             runtime="" if size % 2 else "takes odd sizes only",
         )
         for size in (1, 2, 3, 4, 5, 7)
     ),
+    Case("LRN of unknown size", "y = LRN<size=3, alpha=0.9>(A)", (2, 5, 2, 3), symbolic=(0, 2, 3)),
     Case(
         "LRN, alpha and beta by default",
         "s = Mul(A, c)\n y = LRN<size=3>(s)",

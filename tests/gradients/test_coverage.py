@@ -1,0 +1,62 @@
+"""Every row of the two tables is looked at, at the borders of its range of opsets."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from onnx_gradcam.gradients.registry import gradient_table, lowering_table
+from tests.gradients.case import OLDEST_OPSET, TORCH_REFERENCES, versions
+from tests.gradients.cases import CASES
+from tests.gradients.test_lowerings import LOWERINGS
+
+NOT_RUN = {
+    # onnxruntime 1.32 runs Swish in opset 24 alone: it has no kernel, and expands it only there
+    ("Swish", 26)
+}
+
+
+def test_every_gradient_has_cases_at_both_ends_of_its_range() -> None:
+    looked_at = {
+        (op_type, opset)
+        for case in CASES
+        if not case.runtime
+        for opset in case.checked_opsets()
+        for op_type in case.op_types()
+    }
+    wanted = set()
+    for row in gradient_table():
+        assert row.domain == ""
+        first = max(row.since, min(versions(row.op_type)), OLDEST_OPSET)
+        wanted |= {(row.op_type, first), (row.op_type, row.until)}
+    assert wanted - looked_at == NOT_RUN
+
+
+def test_every_form_of_an_operator_has_a_case() -> None:
+    looked_at = {
+        (op_type, opset)
+        for case in CASES
+        for opset in case.checked_opsets()
+        for op_type in case.op_types()
+    }
+    wanted = {
+        (row.op_type, since)
+        for row in gradient_table()
+        for since in versions(row.op_type)
+        if max(row.since, OLDEST_OPSET) <= since <= row.until
+    }
+    assert wanted <= looked_at
+
+
+def test_every_lowering_has_a_case() -> None:
+    assert {(case.domain, case.op_type) for case in LOWERINGS} == set(lowering_table())
+
+
+def test_names_of_cases_are_unique() -> None:
+    assert [name for name, count in Counter(c.name for c in CASES).items() if count > 1] == []
+
+
+def test_references_of_pytorch_are_those_of_the_cases() -> None:
+    with np.load(TORCH_REFERENCES) as stored:
+        assert set(stored) == {case.name for case in CASES if case.ad}

@@ -1,0 +1,94 @@
+"""Where there is no derivative - kinks and ties - both builders give the value that is documented.
+
+PyTorch's: nothing at a kink of Relu or Clip, the first maximum of a window, equal shares among
+the equal operands of Max and the equal elements of a reduction.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnx_gradcam.export.builders.environment import builder_status
+from tests.gradients.case import Array, Case
+from tests.gradients.checks import Build, gradient_model, reverse, run_onnxruntime
+from tests.gradients.training import training_builds
+
+KINKS: dict[str, tuple[str, tuple[int, int], list[float], list[float]]] = {
+    # name: body, opsets, A, dL/dA for dL/dy = 1
+    "Relu": ("y = Relu(A)", (7, 26), [-1, 0, 2], [0, 0, 1]),
+    "Abs": ("y = Abs(A)", (7, 26), [-1, 0, 2], [-1, 0, 1]),
+    "LeakyRelu": ("y = LeakyRelu<alpha=0.5>(A)", (7, 26), [-1, 0, 2], [0.5, 0.5, 1]),
+    "PRelu": ("y = PRelu(A, k)", (7, 26), [-1, 0, 2], [0.5, 0.5, 1]),
+    "Clip": ("y = Clip<min=0.0, max=6.0>(A)", (7, 10), [-1, 0, 2, 6, 7], [0, 0, 1, 0, 0]),
+    "Clip of inputs": ("y = Clip(A, zero, six)", (11, 26), [-1, 0, 2, 6, 7], [0, 0, 1, 0, 0]),
+    "HardSigmoid": (
+        "y = HardSigmoid<alpha=0.25, beta=0.5>(A)",
+        (7, 26),
+        [-3, -2, 0, 2, 3],
+        [0, 0, 0.25, 0, 0],
+    ),
+    "HardSwish": ("y = HardSwish(A)", (14, 26), [-4, -3, 0, 4], [0, 0, 0.5, 1]),
+    "Max": ("y = Max(A, zero)", (8, 26), [-1, 0, 2], [0, 0.5, 1]),
+    "Max, right": ("y = Max(zero, A)", (8, 26), [-1, 0, 2], [0, 0.5, 1]),
+    "Max of three": ("y = Max(zero, A, zero)", (8, 26), [-1, 0, 2], [0, 1 / 3, 1]),
+    "Min": ("y = Min(A, zero)", (8, 26), [-1, 0, 2], [1, 0.5, 0]),
+    "ReduceMax": ("y = ReduceMax<axes=[1]>(A)", (7, 17), [2, 1, 2, 0], [0.5, 0, 0.5, 0]),
+    "ReduceMin": ("y = ReduceMin<axes=[1]>(A)", (7, 17), [2, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3]),
+    "GlobalMaxPool": (
+        "m = Unsqueeze<axes=[1]>(A)\n y = GlobalMaxPool(m)",
+        (7, 12),
+        [2, 1, 2, 0],
+        [0.5, 0, 0.5, 0],
+    ),
+    "MaxPool": (
+        "m = Unsqueeze<axes=[1]>(A)\n y = MaxPool<kernel_shape=[3]>(m)",
+        (7, 12),
+        [2, 1, 2, 2, 1],
+        [1, 0, 2, 0, 0],
+    ),
+    "MaxPool, strided": (
+        "m = Unsqueeze<axes=[1]>(A)\n y = MaxPool<kernel_shape=[3], strides=[2], pads=[1, 1]>(m)",
+        (7, 12),
+        [0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0],
+    ),
+}
+
+
+def kink(name: str) -> tuple[Case, Array, Array]:
+    body, opsets, a, gradient = KINKS[name]
+    constants = {"zero": 0.0, "six": 6.0, "k": 0.5}
+    used = {key: value for key, value in constants.items() if key in body.replace(")", ",")}
+    case = Case(f"kink: {name}", body, (1, len(a)), opsets, used)
+    return case, np.array([a], np.float32), np.array([gradient], np.float32)
+
+
+def gradient_at(case: Case, a: Array, opset: int, build: Build) -> Array:
+    model = gradient_model(case, np.float32, opset, build=build)
+    y = run_onnxruntime(case.model(np.float32, opset), {"A": a})
+    return run_onnxruntime(model, {"A": a, "seed": np.ones_like(y)})
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_kink(name: str) -> None:
+    case, a, gradient = kink(name)
+    for opset in case.checked_opsets():
+        np.testing.assert_allclose(gradient_at(case, a, opset, reverse), gradient, rtol=1e-6)
+
+
+@pytest.mark.needs_builder
+def test_onnxruntime_training_agrees(tmp_path: Path) -> None:
+    status = builder_status()
+    if not status.available:
+        pytest.skip(f"{status.problem}; {status.fix}")
+    kinks = [kink(name) for name in KINKS]
+    opsets = {case: case.main_opset for case, _, _ in kinks}
+    builds = training_builds(opsets, status, tmp_path)
+    for case, a, gradient in kinks:
+        build = builds[case]
+        assert not isinstance(build, str), build
+        found = gradient_at(case, a, case.main_opset, build)
+        np.testing.assert_allclose(found, gradient, rtol=1e-6, err_msg=case.name)
