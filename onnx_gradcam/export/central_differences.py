@@ -34,6 +34,9 @@ STEPS = tuple(10.0 ** (-index / 2) for index in range(15))
 FIRST_STEP = 4
 """Index of the step that is tried first, 1e-2."""
 
+PRECISE_STEPS = (1e-5, 1e-6, 1e-7)
+"""The same for a score in float64: below all but a few kinks."""
+
 ROUNDING = 4.0
 """Assumed rounding error of a score, in units of the last place of the largest score."""
 
@@ -73,6 +76,7 @@ def compare(
     classes: Sequence[Array],
     *,
     seed: int = 0,
+    precise: bool = False,
 ) -> Agreement:
     """Compare claimed gradients with central differences along several directions.
 
@@ -88,14 +92,16 @@ def compare(
         gradients: claimed dy^c/dA, one array of A's shape for each entry of `classes`.
         classes: int ``(N,)`` each: the class c of every image.
         seed: of the random directions.
+        precise: `score` works in float64 and is slow: small steps, and of the directions only
+            the first gradient and random signs.
 
     Returns:
         The agreement over all elements of A or, where that fails, over its interior.
     """
-    whole = _compare(score, activations, gradients, classes, seed, "all")
+    whole = _compare(score, activations, gradients, classes, seed, "all", precise)
     if whole.agrees:
         return whole
-    interior = _compare(score, activations, gradients, classes, seed, "interior")
+    interior = _compare(score, activations, gradients, classes, seed, "interior", precise)
     return interior if interior.agrees and not interior.lost else whole
 
 
@@ -106,24 +112,28 @@ def _compare(
     classes: Sequence[Array],
     seed: int,
     support: str,
+    precise: bool,
 ) -> Agreement:
     base = activations.astype(np.result_type(activations.dtype, np.float32))
     activations = base.astype(np.float64)
     claims = [np.asarray(g, np.float64) for g in gradients]
     mask = _interior(activations) if support == "interior" else np.ones_like(activations)
-    rng, step = np.random.default_rng(seed), FIRST_STEP
+    rng = np.random.default_rng(seed)
+    steps, step = (PRECISE_STEPS, 0) if precise else (STEPS, FIRST_STEP)
 
     def measure(direction: Array, cases: list[int], tolerance: float) -> Array:
         nonlocal step
         unit = _scaled(direction * mask, activations)
         claimed, chosen = [claims[c] for c in cases], [classes[c] for c in cases]
-        errors, step = _errors(score, base, unit, claimed, chosen, tolerance, step)
+        errors, step = _errors(score, base, unit, claimed, chosen, tolerance, steps, step)
         return errors
 
-    every_case = list(range(len(claims)))
+    every_case = list(range(1 if precise else len(claims)))
     along = {c: measure(claims[c], [c], TOLERANCE)[0] for c in every_case if claims[c].any()}
     error, worst = _worst(along, classes)
-    every_direction = [] if error > TOLERANCE else _directions(activations, rng)
+    every_direction = [] if error > TOLERANCE else list(_directions(activations, rng))
+    if precise:
+        every_direction = every_direction[-1:]
     others = np.array([measure(d, every_case, OTHER_TOLERANCE) for d in every_direction])
     everything = np.concatenate([*along.values(), others.ravel()])
     settled = others[np.isfinite(others)]
@@ -199,6 +209,7 @@ def _errors(
     claims: Sequence[Array],
     classes: Sequence[Array],
     tolerance: float,
+    steps: Sequence[float],
     first: int,
 ) -> tuple[Array, int]:
     """Measure the derivatives along one direction.
@@ -210,6 +221,7 @@ def _errors(
         claims: claimed gradients.
         classes: their classes.
         tolerance: an error that ends the search for a better step.
+        steps: the ladder of steps.
         first: index of the step to try first.
 
     Returns:
@@ -223,10 +235,10 @@ def _errors(
     seen = np.zeros(lengths.shape, bool)
     tried: dict[int, tuple[Array, Array, Array]] = {}
     in_range = True
-    for index in (*range(first, len(STEPS)), *range(first - 1, -1, -1)):
+    for index in (*range(first, len(steps)), *range(first - 1, -1, -1)):
         if index > first and not in_range:
             continue
-        step = STEPS[index]
+        step = steps[index]
         up, down = _representable(base, step * unit), _representable(base, -step * unit)
         upper, lower = score(up), score(down)
         claimed = np.stack([_dot(claim, up - down) for claim in claims]) / (2 * step)
@@ -248,4 +260,4 @@ def _errors(
         tried[index] = slopes, excess, resolved
         if np.all(best <= tolerance):
             return best, max(min(index, first), index - 1)
-    return np.where(seen, best, np.nan), FIRST_STEP
+    return np.where(seen, best, np.nan), first

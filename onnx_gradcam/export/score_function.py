@@ -8,7 +8,7 @@ in float32, and a bias added last is left out, so that differences stand out fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from onnx_gradcam.export.sessions import open_session
 Array = np.ndarray[Any, Any]
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_SINGLES = (*_HALVES, TensorProto.FLOAT)
+_SAME = 1e-3  # of the largest score: what two implementations may differ by
 _MIN_IR = 4  # from here on initializers need not be graph inputs
 _ZEROS = "score_function/zeros"
 _BIAS_POSITIONS = {"Gemm": (2,), "Conv": (2,), "Add": (0, 1)}
@@ -109,7 +111,7 @@ class ScoreFunction:
         names = [self.target, *self.bypassing]
         self._feeds = {name: _at_least_float32(values[name]) for name in names}
         if self._session is None:
-            self._session = open_session(self._build(), optimise=True)
+            self._session = open_session(self._build().SerializeToString(), optimise=True)
 
     def __call__(self, perturbation: Array) -> Array:
         """Return the scores ``(N, K)``, less `offset`, at A plus a perturbation.
@@ -118,11 +120,44 @@ class ScoreFunction:
             perturbation: ``(N, C, *spatial)``.
         """
         base = self._feeds[self.target]
-        back = np.argsort(self._permutation)
-        moved = base + perturbation.transpose(back).astype(base.dtype)
+        moved = base + self._in_graph_layout(perturbation).astype(base.dtype)
         return self.rows(self._session.run([self.score], {**self._feeds, self.target: moved})[0])
 
-    def _build(self) -> bytes:
+    def in_float64(self) -> Callable[[Array], Array] | None:
+        """Return the same function, slow but without rounding: ONNX's reference implementation.
+
+        None where that cannot evaluate the sub-graph, or gets other scores at the point.
+        """
+        from onnx.reference import ReferenceEvaluator  # slow, rarely needed
+
+        model = self._build()
+        _widen(model.graph, _SINGLES, TensorProto.DOUBLE)
+        for value in model.graph.input:
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        feeds = {
+            k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in self._feeds.items()
+        }
+
+        def precise(perturbation: Array) -> Array:
+            moved = feeds[self.target] + self._in_graph_layout(perturbation)
+            (scores,) = evaluator.run([self.score], {**feeds, self.target: moved})
+            return self.rows(np.asarray(scores))
+
+        at_point = np.zeros_like(self.activations(feeds[self.target]))
+        try:
+            evaluator = ReferenceEvaluator(model)
+            found, expected = precise(at_point), self(at_point)
+        except Exception:  # whatever it cannot do gives no second opinion
+            return None
+        size = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+        equal = found.shape == expected.shape and np.abs(found - expected).max() <= _SAME * size
+        return precise if equal else None
+
+    def _in_graph_layout(self, perturbation: Array) -> Array:
+        return perturbation.transpose(np.argsort(self._permutation))
+
+    def _build(self) -> onnx.ModelProto:
         inputs = [
             helper.make_tensor_value_info(
                 name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
@@ -140,9 +175,8 @@ class ScoreFunction:
         model.graph.output.append(onnx.ValueInfoProto(name=self.score))
         for tensor in self._initializers:
             model.graph.initializer.append(with_values(tensor, self._base_dir))
-        _widen(model.graph)
-        data: bytes = model.SerializeToString()
-        return data
+        _widen(model.graph, _HALVES, TensorProto.FLOAT)
+        return model
 
 
 def _cut(
@@ -203,21 +237,22 @@ def _at_least_float32(value: Array) -> Array:
     return np.asarray(value)
 
 
-def _widen(graph: onnx.GraphProto) -> None:
-    """Turn half-precision constants and casts into float32."""
+def _widen(graph: onnx.GraphProto, narrow: Collection[int], wide: int) -> None:
+    """Turn constants and casts of the narrow types into the wide one."""
     for tensor in graph.initializer:
-        _widen_tensor(tensor)
+        _widen_tensor(tensor, narrow, wide)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                _widen_tensor(attribute.t)
-            if attribute.name in {"to", "dtype"} and attribute.i in _HALVES:
-                attribute.i = TensorProto.FLOAT
+                _widen_tensor(attribute.t, narrow, wide)
+            if attribute.name in {"to", "dtype"} and attribute.i in narrow:
+                attribute.i = wide
             if attribute.HasField("g"):
-                _widen(attribute.g)
+                _widen(attribute.g, narrow, wide)
 
 
-def _widen_tensor(tensor: TensorProto) -> None:
-    if tensor.data_type in _HALVES:
-        values = numpy_helper.to_array(tensor).astype(np.float32)
+def _widen_tensor(tensor: TensorProto, narrow: Collection[int], wide: int) -> None:
+    if tensor.data_type in narrow:
+        dtype = helper.tensor_dtype_to_np_dtype(wide)
+        values = numpy_helper.to_array(tensor).astype(dtype)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
