@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
+from onnx_gradcam.gradients.windows import window_sum
 
 
 @gradient("BatchNormalization", since=7)
@@ -84,8 +85,7 @@ def _window_sum(ctx: Context, value: str, size: int, before: int, after: int) ->
         raise FormulaError("the number of channels is not known at export")
     plane = emit.reshape(value, [0, 1, channels, -1])
     padded = emit.pad(plane, [0, 0, before, 0, 0, 0, after, 0])
-    mean = emit.node("AveragePool", [padded], kernel_shape=[size, 1], strides=[1, 1])
-    return emit.mul(emit.reshape_like(mean, ctx.inputs[0]), float(size))
+    return emit.reshape_like(window_sum(emit, padded, [size, 1]), ctx.inputs[0])
 
 
 def softmax(emit: Emitter, dy: str, y: str, axes: list[int]) -> str:

@@ -16,7 +16,7 @@ from onnx_gradcam.gradients.emitter import Array
 from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.shape import zero_stuff
-from onnx_gradcam.gradients.windows import Axis, window_axes
+from onnx_gradcam.gradients.windows import Axis, window_axes, window_sum
 
 
 @gradient("GlobalAveragePool")
@@ -62,15 +62,7 @@ def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     begins = [axis.reach - axis.begin for axis in axes]
     ends = [axis.reach + axis.missing - (axis.stride - 1) for axis in axes]
     padded = emit.pad(spread, [0, 0, *begins, 0, 0, *ends])
-    dilations = [axis.dilation for axis in axes]
-    mean = emit.node(
-        "AveragePool",
-        [padded],
-        kernel_shape=[axis.kernel for axis in axes],
-        strides=[1] * len(axes),
-        dilations=dilations if any(d > 1 for d in dilations) else None,
-    )
-    return emit.mul(mean, float(math.prod(axis.kernel for axis in axes)))
+    return window_sum(emit, padded, [a.kernel for a in axes], [a.dilation for a in axes])
 
 
 def _pooled_axes(ctx: Context, x: str, y: str) -> list[Axis]:

@@ -6,9 +6,11 @@ Sources: ONNX operator specifications Conv-11, MaxPool-12, AveragePool-19.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnx_gradcam.gradients.emitter import Dim
+from onnx_gradcam.gradients.emitter import Dim, Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError
 
 
@@ -103,3 +105,21 @@ def _auto_pads(
         total = max(0, (-(-size // stride) - 1) * stride + reach + 1 - size)
     small = total // 2
     return (small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small)
+
+
+def window_sum(
+    emit: Emitter, x: str, kernel: Sequence[int], dilations: Sequence[int] | None = None
+) -> str:
+    """Return the sums over all windows of x ``(N, C, *spatial)``, with stride one.
+
+    The factor comes before the average: were x a Pad, onnxruntime 1.23 would fuse the two, and
+    then compute something else (opset 19 to 21) or refuse to load the model (dilations).
+    """
+    dilated = dilations is not None and any(d > 1 for d in dilations)
+    return emit.node(
+        "AveragePool",
+        [emit.mul(x, float(math.prod(kernel)))],
+        kernel_shape=list(kernel),
+        strides=[1] * len(kernel),
+        dilations=list(dilations or ()) if dilated else None,
+    )
