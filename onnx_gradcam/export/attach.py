@@ -76,9 +76,15 @@ def refuse_exported(model: ModelProto) -> None:
         )
 
 
-def emit_activations(emit: Emitter, layer: Layer) -> str:
-    """Emit A, channels first, as the activations output."""
-    return _channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT)
+def emit_activations(emit: Emitter, graph: Graph, layer: Layer) -> str:
+    """Emit A, channels first, as the activations output.
+
+    Beside a Pad that reads A, onnxruntime's Identity elimination and its Pad fusion get in each
+    other's way and the file does not load (seen with 1.23 and 1.32); a Sum of one is left alone.
+    """
+    readers = {graph.nodes[i].op_type for i in graph.consumers.get(layer.tensor, [])}
+    copy = "Sum" if "Pad" in readers else "Identity"
+    return _channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT, copy)
 
 
 def emit_gradients(emit: Emitter, gradient: str, layer: Layer) -> str:
@@ -86,12 +92,14 @@ def emit_gradients(emit: Emitter, gradient: str, layer: Layer) -> str:
     return _channels_first(emit, gradient, layer, GRADIENTS_OUTPUT)
 
 
-def _channels_first(emit: Emitter, name: str, layer: Layer, output: str) -> str:
+def _channels_first(
+    emit: Emitter, name: str, layer: Layer, output: str, copy: str = "Identity"
+) -> str:
     channel = layer.layout.index("C")
     rest = [i for i in range(len(layer.layout)) if i not in {0, channel}]
     perm = [0, channel, *rest]
     if perm == sorted(perm):
-        return emit.node("Identity", [name], output=output)
+        return emit.node(copy, [name], output=output)
     return emit.node("Transpose", [name], output=output, perm=perm)
 
 

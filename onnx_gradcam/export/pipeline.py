@@ -100,7 +100,7 @@ def export_model(
 
     def seeded_emitter() -> tuple[Emitter, str]:
         emit = Emitter(graph.opset(), graph.types, graph.constant, PREFIX, list(graph.names))
-        emit_activations(emit, target)
+        emit_activations(emit, graph, target)
         seed = emit_seed(emit, scores, mode.fixed)
         classes[:] = [seed.classes]
         return emit, seed.seed

@@ -113,6 +113,8 @@ def find_candidates(graph: Graph, image: str, score: Score) -> list[Layer]:
         shape = graph.shape(name)
         if name == image or layout is None or shape is None:
             continue
+        if not _same_rank(graph, image, shape):
+            continue
         if not any(size != 1 for size in spatial_sizes(shape, layout)):
             continue
         node = graph.nodes[graph.producer[name]]
@@ -196,10 +198,21 @@ def _named_layer(graph: Graph, image: str, score: Score, name: str) -> Layer:
             f"layer {name!r} of shape {format_shape(shape)} has no spatial axes (N, C, *spatial):"
             " choose a feature map; see onnx-gradcam inspect"
         )
+    if not _same_rank(graph, image, shape):
+        raise UnsupportedModelError(
+            f"layer {name!r} of shape {format_shape(shape)} has not as many spatial axes as the"
+            " image: token layouts are not covered; choose a feature map, see onnx-gradcam inspect"
+        )
     node = graph.nodes[graph.producer[tensor]]
     return Layer(
         tensor, node.name or tensor, node.op_type, shape, layout, f"asked for by name {name!r}"
     )
+
+
+def _same_rank(graph: Graph, image: str, shape: tuple[Dim, ...]) -> bool:
+    """Return whether a map has as many axes as the image; tokens in a row have not."""
+    image_shape = graph.shape(image)
+    return image_shape is None or len(image_shape) == len(shape)
 
 
 def _find_tensor(graph: Graph, name: str) -> str:

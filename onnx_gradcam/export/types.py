@@ -6,7 +6,7 @@ In: a model. Out: tensor -> `TensorType`, and the constants that were found on t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -46,11 +46,70 @@ def infer_types(
         for name in pending:
             if name not in found and (value := constants.value(name)) is not None:
                 new[name] = value
-        if not new:
+        shapes = _reshaped(skeleton, constants, types)
+        if not new and not shapes:
             break
         found |= new
         _substitute(skeleton, new)
+        skeleton.graph.value_info.extend(shapes)
     return types, constants
+
+
+def _reshaped(
+    skeleton: ModelProto, constants: Constants, types: dict[str, TensorType]
+) -> list[ValueInfoProto]:
+    """Return the results of Reshape whose shape is known better than inference found it."""
+    declared = {v.name for v in (*skeleton.graph.value_info, *skeleton.graph.output)}
+    results = []
+    for node in skeleton.graph.node:
+        if node.op_type != "Reshape" or len(node.input) < 2 or node.output[0] in declared:
+            continue
+        before, known = types.get(node.input[0]), types.get(node.output[0])
+        if before is None or (known is not None and _is_known(known.shape)):
+            continue
+        target = constants.partial_or_value(node.input[1])
+        if target is None or target.ndim != 1:
+            continue
+        shape = _reshape_result(list(target), before.shape)
+        if known is None or known.shape is None or _unknown(shape) < _unknown(known.shape):
+            results.append(helper.make_tensor_value_info(node.output[0], before.dtype, shape))
+    return results
+
+
+def _reshape_result(target: list[Dim], before: tuple[Dim, ...] | None) -> list[Dim]:
+    """Return the sizes of Reshape(x, target): 0 copies, and -1 is what is left over."""
+    shape: list[Dim] = [
+        (before[i] if before is not None and i < len(before) else None) if size == 0 else size
+        for i, size in enumerate(target)
+    ]
+    if shape.count(-1) == 1 and before is not None:
+        rest, given = list(before), [size for size in shape if size != -1]
+        for size in list(given):
+            if not isinstance(size, int) and size is not None and size in rest:
+                rest.remove(size)
+                given.remove(size)
+        shape[shape.index(-1)] = _quotient(rest, given)
+    return [None if size == -1 else size for size in shape]
+
+
+def _quotient(numerator: list[Dim], denominator: list[Dim]) -> Dim:
+    """Return the product of sizes over another one: a number, one symbol, or None."""
+    symbols = [size for size in numerator if not isinstance(size, int)]
+    below = [size for size in denominator if isinstance(size, int)]
+    if len(below) != len(denominator) or len(symbols) > 1 or 0 in below:
+        return None
+    above = math.prod(size for size in numerator if isinstance(size, int))
+    if not symbols:
+        return above // math.prod(below)
+    return symbols[0] if above == math.prod(below) else None
+
+
+def _unknown(shape: Sequence[Dim]) -> int:
+    return sum(1 for size in shape if size is None or str(size).startswith("unk__"))
+
+
+def _is_known(shape: tuple[Dim, ...] | None) -> bool:
+    return shape is not None and not _unknown(shape)
 
 
 def _integer_results(model: ModelProto) -> list[str]:
