@@ -51,18 +51,26 @@ def infer_types(
             break
         found |= new
         _substitute(skeleton, new)
-        skeleton.graph.value_info.extend(shapes)
+        _declare(skeleton, shapes)
     return types, constants
+
+
+def _declare(skeleton: ModelProto, values: list[ValueInfoProto]) -> None:
+    """Put types in place of what the model declares of the same tensors."""
+    names = {value.name for value in values}
+    kept = [value for value in skeleton.graph.value_info if value.name not in names]
+    del skeleton.graph.value_info[:]
+    skeleton.graph.value_info.extend([*kept, *values])
 
 
 def _reshaped(
     skeleton: ModelProto, constants: Constants, types: dict[str, TensorType]
 ) -> list[ValueInfoProto]:
     """Return the results of Reshape whose shape is known better than inference found it."""
-    declared = {v.name for v in (*skeleton.graph.value_info, *skeleton.graph.output)}
+    outputs = {v.name for v in skeleton.graph.output}
     results = []
     for node in skeleton.graph.node:
-        if node.op_type != "Reshape" or len(node.input) < 2 or node.output[0] in declared:
+        if node.op_type != "Reshape" or len(node.input) < 2 or node.output[0] in outputs:
             continue
         before, known = types.get(node.input[0]), types.get(node.output[0])
         if before is None or (known is not None and _is_known(known.shape)):
