@@ -22,7 +22,7 @@ from onnx_gradcam.contract import (
     ExportMetadata,
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
-from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.graph import FLOATS, Graph
 from onnx_gradcam.export.score import is_anonymous
 from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import Dim, Emitter
@@ -125,7 +125,8 @@ def attach(
     read = {name for node in nodes for name in node.input}
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
-        model.graph.node.extend(_constant_node(t) for t in constants)
+        for tensor in constants:
+            model.graph.node.extend(_constant_nodes(tensor, graph.opset()))
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
@@ -174,10 +175,17 @@ def _live_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
     return kept[::-1]
 
 
-def _constant_node(tensor: TensorProto) -> NodeProto:
-    value = TensorProto()
-    value.CopyFrom(tensor)
-    return helper.make_node("Constant", [], [tensor.name], name=tensor.name, value=value)
+def _constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
+    """Return what computes a constant; before opset 9 Constant holds floats alone."""
+    name = tensor.name
+    if opset >= 9 or tensor.data_type in FLOATS:
+        return [helper.make_node("Constant", [], [name], name=name, value=tensor)]
+    double = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64))
+    made = f"{name}/double"
+    return [
+        helper.make_node("Constant", [], [made], name=made, value=double),
+        helper.make_node("Cast", [made], [name], name=name, to=tensor.data_type),
+    ]
 
 
 def _add_class_input(model: ModelProto, class_input: ClassInput) -> None:
