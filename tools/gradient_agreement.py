@@ -45,8 +45,9 @@ from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
 from onnx_gradcam.export.pipeline import export_model  # noqa: E402
 from onnx_gradcam.export.score import find_score  # noqa: E402
 from tools.float64_model import float64_evaluator  # noqa: E402
-from tools.light_models import light_models  # noqa: E402
-from tools.torch_oracle import TorchOracle, declare_torchvision_operators  # noqa: E402
+from tools.light_models import light_model, light_model_names  # noqa: E402
+from tools.torch_models import export_torch, randomised  # noqa: E402
+from tools.torch_oracle import TorchOracle  # noqa: E402
 
 Array = NDArray[Any]
 BUILDERS = ("onnxruntime-training", "reverse")
@@ -132,25 +133,6 @@ def pick_layers(model: onnx.ModelProto | Path) -> list[str]:
     return [candidates[i].tensor for i in indices]
 
 
-def randomised(name: str) -> torch.nn.Module:
-    """Return a torchvision model whose signals neither die nor explode, seeded."""
-    import torchvision
-
-    torch.manual_seed(0)
-    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
-    model = getattr(torchvision.models, name)(weights=None, **options).eval()
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.1, generator=generator)
-        if hasattr(module, "layer_scale"):
-            module.layer_scale.data.uniform_(0.2, 1.0, generator=generator)
-    return model
-
-
 def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
     """Yield the rows of a torchvision architecture.
 
@@ -160,17 +142,7 @@ def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
     model = randomised(name)
     x = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
     path = folder / f"{name}.onnx"
-    torch.onnx.export(
-        model,
-        (torch.from_numpy(x),),
-        str(path),
-        dynamo=False,
-        opset_version=17,
-        training=torch.onnx.TrainingMode.PRESERVE,  # keeps BatchNormalization: same weights
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
-    )
+    export_torch(model, torch.from_numpy(x), path)
     feeds: dict[str, Array] = {"image": x, "cam_class": np.array([3, -2], dtype=np.int64)}
     single = TorchOracle(model, x)
     double = TorchOracle(copy.deepcopy(model).double(), x.astype(np.float64))
@@ -199,8 +171,9 @@ def torch_rows(name: str, size: int, folder: Path) -> Iterator[Row]:
         yield Row(name, layer, row["shape"], row["float32"], row["float64"], "autograd")
 
 
-def light_rows(name: str, model: onnx.ModelProto, folder: Path) -> Iterator[Row]:
+def light_rows(name: str, folder: Path) -> Iterator[Row]:
     """Yield the rows of a light model; the reference is central differences in float64."""
+    model = light_model(name)
     image = next(i for i in model.graph.input if "data" in i.name and "queue" not in i.name)
     shape = [d.dim_value for d in image.type.tensor_type.shape.dim]
     rng = np.random.default_rng(0)
@@ -304,6 +277,17 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def merged(new: str, former: str, order: list[str]) -> str:
+    """Return the new table with the rows of a former one for models that were not run."""
+    head, rule, *rows = new.splitlines()
+    run = {row.split("|")[1].strip() for row in rows}
+    kept = [r for r in former.splitlines() if r.startswith("| ") and r != head]
+    rows += [r for r in kept if r.split("|")[1].strip() not in run]
+    return "\n".join(
+        [head, rule, *sorted(rows, key=lambda r: order.index(r.split("|")[1].strip()))]
+    )
+
+
 def main() -> int:
     """Print and write the table; exit with 1 when a float64 error exceeds the tolerance."""
     parser = argparse.ArgumentParser(
@@ -313,12 +297,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "gradients.md")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
-    library = declare_torchvision_operators()
     jobs: dict[str, Callable[[Path], Iterator[Row]]] = {}
     for name, size in ARCHITECTURES.items():
         jobs[name] = partial(torch_rows, name, size)
-    for name, model in light_models():
-        jobs[name] = partial(light_rows, name, model)
+    jobs |= {name: partial(light_rows, name) for name in light_model_names()}
     rows: list[Row] = []
     for name, job in jobs.items():
         if arguments.only and name not in arguments.only:
@@ -327,11 +309,11 @@ def main() -> int:
             for row in job(Path(folder)):
                 rows.append(row)
                 print(table([row]).splitlines()[-1], flush=True)
-    del library
     worst = [v for row in rows for v in row.float64.values()]
     failed = [v for v in worst if v is None or not v <= TOLERANCE]
-    if not arguments.only:
-        arguments.output.write_text(HEADER + table(rows) + "\n", encoding="utf-8")
+    former = arguments.output.read_text("utf-8") if arguments.output.exists() else ""
+    text = HEADER + merged(table(rows), former, list(jobs)) + "\n"
+    arguments.output.write_text(text, encoding="utf-8")
     print(f"{len(rows)} rows, worst float64 error {max(v for v in worst if v is not None):.1e}")
     return 1 if failed else 0
 

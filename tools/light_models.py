@@ -7,7 +7,6 @@ signals alive: scaled by fan-in for products, around one for scales and variance
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,18 @@ from onnx import helper, numpy_helper
 _PRODUCTS = {"Conv", "Gemm"}
 
 
-def light_models() -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yield (name, model with random weights), sorted by name."""
-    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-    for path in sorted(folder.glob("light_*.onnx")):
-        yield path.stem, with_random_weights(onnx.load(path))
+def light_model_names() -> list[str]:
+    """Return the names of the nine, sorted."""
+    return sorted(path.stem for path in _folder().glob("light_*.onnx"))
+
+
+def light_model(name: str) -> onnx.ModelProto:
+    """Return one of the nine with random weights."""
+    return with_random_weights(onnx.load(_folder() / f"{name}.onnx"))
+
+
+def _folder() -> Path:
+    return Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 
 def with_random_weights(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from onnx_gradcam.contract import ADDED_OUTPUTS, GRADIENTS_OUTPUT, PREFIX  # noqa: E402
 from onnx_gradcam.errors import BuilderUnavailableError  # noqa: E402
 from onnx_gradcam.export.pipeline import export_model  # noqa: E402
-from tools.light_models import light_models  # noqa: E402
+from tools.light_models import light_model, light_model_names  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 
@@ -89,7 +89,7 @@ def models() -> Iterator[tuple[str, onnx.ModelProto | Path]]:
     """Yield (name, model)."""
     for path in sorted((ROOT / "models").glob("*.onnx")):
         yield path.stem, path
-    yield from light_models()
+    yield from ((name, light_model(name)) for name in light_model_names())
 
 
 def make_environment(folder: Path, runtime: str) -> Path:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from onnx_gradcam.export.inspection import inspect_model  # noqa: E402
 from onnx_gradcam.export.score import format_shape  # noqa: E402
-from tools.torch_oracle import declare_torchvision_operators  # noqa: E402
+from tools.torch_models import export_torch, randomised  # noqa: E402
 
 FAMILIES = {
     "alexnet": 224,
@@ -52,21 +52,9 @@ Written by `tools/target_layers.py` from torchvision's architectures (opset 17).
 
 def row(name: str, size: int, folder: Path) -> str:
     """Return the table row of one architecture."""
-    import torchvision
-
-    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
-    model = getattr(torchvision.models, name)(weights=None, **options).eval()
+    model = randomised(name)
     path = folder / "model.onnx"
-    torch.onnx.export(
-        model,
-        (torch.zeros(1, 3, size, size),),
-        str(path),
-        dynamo=False,
-        opset_version=17,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
-    )
+    export_torch(model, torch.zeros(1, 3, size, size), path)
     report = inspect_model(path)
     assert report.recommended is not None, report.reason
     layer = report.candidates[report.recommended]
@@ -78,10 +66,8 @@ def row(name: str, size: int, folder: Path) -> str:
 def main() -> None:
     """Write the table."""
     warnings.filterwarnings("ignore")
-    library = declare_torchvision_operators()
     with tempfile.TemporaryDirectory() as folder:
         rows = [row(name, size, Path(folder)) for name, size in FAMILIES.items()]
-    del library
     print("\n".join(rows))
     (ROOT / "docs" / "target-layers.md").write_text(HEADER + "\n".join(rows) + "\n", "utf-8")
 
