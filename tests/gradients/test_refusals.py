@@ -38,7 +38,8 @@ REFUSALS = [
     (
         Case(
             "an unknown rank",
-            "s = Shape(w)\n r = Reshape(A, s)\n y = Mul(r, r)",
+            "n = Shape(w)\n f = Cast<to=1>(n)\n s = Cast<to=7>(f)\n"
+            " r = Reshape(A, s)\n y = Mul(r, r)",
             (2, 3, 4),
             (7, 9),
             inputs={"w": (0, 12)},
