@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, TensorProto, defs, helper
+from onnx import AttributeProto, TensorProto, defs, helper, numpy_helper
 
 from onnx_gradcam.gradients.emitter import Array, Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError
@@ -299,6 +299,14 @@ def _sign(ctx: Context) -> list[str]:
     return [emit.sub(positive, negative)]
 
 
+def _constant(ctx: Context) -> list[str]:
+    value = helper.get_attribute_value(ctx.node.attribute[0])
+    if isinstance(value, TensorProto):
+        return [ctx.emit.constant(numpy_helper.to_array(value))]
+    array = np.asarray(value)
+    return [ctx.emit.constant(array.astype(np.float32) if array.dtype.kind == "f" else array)]
+
+
 def _cast(ctx: Context) -> list[str]:
     return [ctx.emit.cast(ctx.inputs[0], ctx.attribute("to", TensorProto.FLOAT))]
 
@@ -306,6 +314,7 @@ def _cast(ctx: Context) -> list[str]:
 _RULES: dict[str, _Rule] = {
     "Cast": _cast,
     "Clip": _clip,
+    "Constant": _constant,
     "Equal": _equal,
     "Expand": _expand,
     "Gemm": _gemm,
