@@ -83,9 +83,11 @@ def shared_extremum(
 
 @gradient("ReduceL2")
 def _reduce_l2(ctx: Context) -> Gradients:
-    """y = |x|: dx = dy x / y."""
+    """y = |x|: dx = dy x / y, nothing where all of x is zero."""
     x, axes = ctx.inputs[0], _reduced_axes(ctx)
     y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
+    if axes:
+        y = ctx.emit.where(ctx.emit.greater(y, 0.0), y, 1.0)
     return [ctx.emit.mul(x, ctx.emit.div(dy, y))]
 
 

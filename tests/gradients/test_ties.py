@@ -37,6 +37,7 @@ KINKS: dict[str, tuple[str, tuple[int, int], list[float], list[float]]] = {
     "Min": ("y = Min(A, zero)", (8, 26), [-1, 0, 2], [1, 0.5, 0]),
     "ReduceMax": ("y = ReduceMax<axes=[1]>(A)", (7, 17), [2, 1, 2, 0], [0.5, 0, 0.5, 0]),
     "ReduceMin": ("y = ReduceMin<axes=[1]>(A)", (7, 17), [2, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3]),
+    "ReduceL2": ("y = ReduceL2<axes=[1]>(A)", (7, 17), [0, 0, 0], [0, 0, 0]),
     "GlobalMaxPool": (
         "m = Unsqueeze<axes=[1]>(A)\n y = GlobalMaxPool(m)",
         (7, 12),
