@@ -129,3 +129,4 @@ failed, 5 something asked for is not installed or not present, 6 some images of 
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def main() -> None:
     """Grad-CAM heat maps from plain ONNX files."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # errors are ours to report, in one line

@@ -126,3 +126,31 @@ def test_scores_with_axes_of_size_one_become_rows(image: np.ndarray) -> None:
 )
 def test_layouts(layout: str, permutation: tuple[int, ...]) -> None:
     assert channels_first(layout) == permutation
+
+
+def test_float64_gives_the_same_scores_with_less_rounding() -> None:
+    model = source_model()
+    function = ScoreFunction(model, None, "swish", "NCHW", "logits", 1)
+    image = np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)
+    values = run(with_outputs(model, function.needed), {"image": image})
+    function.set_point(values)
+    precise = function.in_float64()
+    assert precise is not None
+    nothing = np.zeros_like(values["swish"], np.float64)
+    scores = precise(nothing)
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, function(nothing), rtol=1e-5, atol=1e-6)
+    step = np.full_like(nothing, 1e-9)
+    assert np.abs(precise(step) - scores).max() > 0, "float32 would not see so small a step"
+
+
+def test_no_float64_where_the_reference_implementation_differs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = source_model()
+    function = ScoreFunction(model, None, "swish", "NCHW", "logits", 1)
+    image = np.ones((1, 3, 5, 5), np.float32)
+    values = run(with_outputs(model, function.needed), {"image": image})
+    function.set_point(values)
+    monkeypatch.setattr(ScoreFunction, "__call__", lambda self, d: np.full((1, 6), 1e3))
+    assert function.in_float64() is None
