@@ -41,6 +41,10 @@ class ClassInput:
     mode: str
     fixed: int | None = None
 
+    def __str__(self) -> str:
+        """Return the text that `parse` reads."""
+        return self.mode
+
     @classmethod
     def parse(cls, text: str) -> ClassInput:
         """Read ``optional``, ``required`` or ``fixed:K``.

@@ -7,6 +7,7 @@ attach it, write to a staging file, verify that file, move it into place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,15 @@ from onnx_gradcam.export.attach import (
     output_shape,
     refuse_exported,
 )
-from onnx_gradcam.export.builders.select import build_gradient, check_builder
+from onnx_gradcam.export.builders.environment import BuilderStatus
+from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
-from onnx_gradcam.export.tail import cut_tail
-from onnx_gradcam.export.target_layer import choose_layer, image_input
+from onnx_gradcam.export.tail import Tail, cut_tail
+from onnx_gradcam.export.target_layer import Layer, choose_layer, image_input
 from onnx_gradcam.export.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
@@ -95,63 +97,107 @@ def export_model(
     _check_class(mode, scores)
     image = image_input(graph, scores)
     target = choose_layer(graph, image, scores, layer)
-    tail = cut_tail(graph, target.tensor, scores.tensor)
+    job = _Job(
+        loaded=loaded,
+        graph=graph,
+        scores=scores,
+        image=image,
+        target=target,
+        tail=cut_tail(graph, target.tensor, scores.tensor),
+        class_input=mode,
+        preprocessing=recipe,
+        labels=_read_labels(labels, scores),
+        source=source_path,
+        output=Path(output),
+        force=force,
+        verify=verify,
+    )
+    try:
+        return _export(job, gradient_builder, status)
+    except VerificationError as error:
+        builder = error.builder if isinstance(error, _UnprovenError) else REVERSE
+        if gradient_builder != "auto" or builder == REVERSE:
+            raise
+        report = _export(job, REVERSE, None)
+        return replace(report, builder_reason=f"that of {builder} was wrong: {error}")
+
+
+class _UnprovenError(VerificationError):
+    """The verification failed of what a builder had built."""
+
+    def __init__(self, message: str, builder: str) -> None:
+        super().__init__(message)
+        self.builder = builder
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, and where to; everything but the gradient."""
+
+    loaded: LoadedModel
+    graph: Graph
+    scores: Score
+    image: str
+    target: Layer
+    tail: Tail
+    class_input: ClassInput
+    preprocessing: Preprocessing | None
+    labels: list[str] | None
+    source: Path | None
+    output: Path
+    force: bool
+    verify: bool
+
+
+def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportReport:
+    """Build the gradient, attach it, write, verify, and move the file into place.
+
+    Raises:
+        _UnprovenError: the verification failed.
+    """
+    graph, target, scores = job.graph, job.target, job.scores
     classes: list[str] = []
 
     def seeded_emitter() -> tuple[Emitter, str]:
         emit = Emitter(graph.opset(), graph.types, graph.constant, PREFIX, list(graph.names))
         emit_activations(emit, graph, target)
-        seed = emit_seed(emit, scores, mode.fixed)
+        seed = emit_seed(emit, scores, job.class_input.fixed)
         classes[:] = [seed.classes]
         return emit, seed.seed
 
-    built = build_gradient(graph, tail, seeded_emitter, gradient_builder, status)
+    built = build_gradient(graph, job.tail, seeded_emitter, builder, status)
     emit_gradients(built.emit, built.gradient, target)
     built.emit.node("Identity", classes, output=CLASSES_OUTPUT)
-    metadata = ExportMetadata(
-        tool_version=__version__,
-        gradient_builder=built.builder,
-        gradient_builder_version=built.version,
-        image_input=image,
-        target=target.tensor,
-        target_layout=target.layout,
-        score_tensor=scores.tensor,
-        score_output=scores.output,
-        class_axis=scores.class_axis,
-        num_classes=scores.num_classes,
-        class_input=class_input,
-        source_sha256=loaded.sha256,
-        preprocessing=None if recipe is None else recipe.to_dict(),
-        labels=_read_labels(labels, scores),
-    )
-    exported, warnings = attach(graph, built.emit, target, mode, metadata)
+    metadata = _metadata(job, built)
+    exported, warnings = attach(graph, built.emit, target, job.class_input, metadata)
+    verification = None
     with staged_model(
         exported,
-        output,
-        base_dir=loaded.base_dir,
-        external=loaded.has_external_data,
-        force=force,
-        source=source_path,
+        job.output,
+        base_dir=job.loaded.base_dir,
+        external=job.loaded.has_external_data,
+        force=job.force,
+        source=job.source,
     ) as staged:
-        verification = None
-        if verify:
-            verification = verify_export(staged.path, loaded, metadata)
+        if job.verify:
+            verification = verify_export(staged.path, job.loaded, metadata)
             if not verification.passed:
-                raise VerificationError(
+                raise _UnprovenError(
                     f"the export of {target.tensor!r} failed verification:"
                     f" {'; '.join(f'{c.name}: {c.detail}' for c in verification.failures)};"
-                    " nothing was written"
+                    " nothing was written",
+                    built.builder,
                 )
         staged.commit()
         written = staged.bytes_written
     return ExportReport(
-        output=Path(output),
+        output=job.output,
         builder=built.builder,
         builder_version=built.version,
         builder_reason=built.reason,
         target=target.tensor,
         target_reason=target.reason,
-        target_shape=tuple(output_shape(graph, target, image)),
+        target_shape=tuple(output_shape(graph, target, job.image)),
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),
@@ -159,6 +205,26 @@ def export_model(
         bytes_written=written,
         verification=verification,
         warnings=(*warnings, *(verification.warnings if verification else ())),
+    )
+
+
+def _metadata(job: _Job, built: Built) -> ExportMetadata:
+    recipe = job.preprocessing
+    return ExportMetadata(
+        tool_version=__version__,
+        gradient_builder=built.builder,
+        gradient_builder_version=built.version,
+        image_input=job.image,
+        target=job.target.tensor,
+        target_layout=job.target.layout,
+        score_tensor=job.scores.tensor,
+        score_output=job.scores.output,
+        class_axis=job.scores.class_axis,
+        num_classes=job.scores.num_classes,
+        class_input=str(job.class_input),
+        source_sha256=job.loaded.sha256,
+        preprocessing=None if recipe is None else recipe.to_dict(),
+        labels=job.labels,
     )
 
 

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from onnx_gradcam.contract import ExportMetadata
 from onnx_gradcam.errors import (
     ClassNotFoundError,
     LayerNotFoundError,
@@ -121,6 +122,26 @@ def test_failed_verification_leaves_no_file(
     with pytest.raises(VerificationError, match="gradient: made up; nothing was written"):
         export_model(model_of(), tmp_path / "out.onnx", gradient_builder="reverse")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.needs_builder
+def test_auto_tries_the_other_builder_after_a_failed_verification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven = pipeline.verify_export
+
+    def refuse_training(exported: Path, source: object, metadata: ExportMetadata) -> object:
+        if metadata.gradient_builder == "reverse":
+            return proven(exported, source, metadata)  # type: ignore[arg-type]
+        return VerificationReport((Check("gradient", False, "made up"),))
+
+    monkeypatch.setattr(pipeline, "verify_export", refuse_training)
+    report = export_model(model_of(), tmp_path / "out.onnx")
+    assert report.builder == "reverse"
+    assert "onnxruntime-training" in report.builder_reason
+    assert "made up" in report.builder_reason
+    with pytest.raises(VerificationError, match="made up"):
+        export_model(model_of(), tmp_path / "other.onnx", gradient_builder="onnxruntime-training")
 
 
 @pytest.mark.parametrize(
