@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import onnx_gradcam  # noqa: E402
-from tools.timing import Timing, interleaved  # noqa: E402
+from tools.timing import Timing, interleaved, session_options  # noqa: E402
 
 PLAIN, EXPORTED, EXPLAINED = "plain", "exported", "explained"
 
@@ -41,15 +41,6 @@ class Result:
     def ratio(self, name: str) -> float:
         """Return the median of a contestant over that of plain inference."""
         return self.times[name].median / self.times[PLAIN].median
-
-
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return options with a fixed number of threads that stop spinning between runs."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return options
 
 
 def measure(path: Path, layer: str, batch: int, threads: int, repetitions: int) -> Result:
@@ -99,7 +90,9 @@ HEADER = """# What explaining costs
 
 Written by `tools/benchmark.py`: onnxruntime {version}, CPU provider, {threads} threads, medians of
 {repetitions} repetitions, the three contestants in turn. *plain*: the original file. *exported*:
-the exported file, all outputs. *explained*: `Explainer.explain` with the heat map in NumPy.
+the exported file, all outputs. *explained*: `Explainer.explain` with the heat map in NumPy. Each model
+is named after its file: torchvision architectures with random weights, opset 17 (speed does not
+depend on the weights), and the demonstration model.
 
 """
 

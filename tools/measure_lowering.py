@@ -28,7 +28,7 @@ from onnx_gradcam.gradients.emitter import Emitter, TensorType  # noqa: E402
 from onnx_gradcam.gradients.registry import Context  # noqa: E402
 from onnx_gradcam.gradients.shape import zero_stuff  # noqa: E402
 from onnx_gradcam.gradients.windows import window_axes  # noqa: E402
-from tools.timing import interleaved  # noqa: E402
+from tools.timing import interleaved, session_options  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,8 @@ def model(case: Case, form: str, rng: np.random.Generator) -> tuple[onnx.ModelPr
 
 def session(built: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
     """Return a CPU session with a fixed number of threads."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        built.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
     )
 
 

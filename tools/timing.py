@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,15 @@ class Timing:
     median: float
     low: float
     high: float
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return options with a fixed number of threads that stop spinning between runs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def interleaved(
