@@ -90,9 +90,10 @@ HEADER = """# What explaining costs
 
 Written by `tools/benchmark.py`: onnxruntime {version}, CPU provider, {threads} threads, medians of
 {repetitions} repetitions, the three contestants in turn. *plain*: the original file. *exported*:
-the exported file, all outputs. *explained*: `Explainer.explain` with the heat map in NumPy. Each model
-is named after its file: torchvision architectures with random weights, opset 17 (speed does not
-depend on the weights), and the demonstration model.
+the exported file, all outputs. *explained*: `Explainer.explain` with the heat map in NumPy.
+
+Each model is named after its file: torchvision architectures with random weights, opset 17 (speed
+does not depend on the weights), and the demonstration model.
 
 """
 
