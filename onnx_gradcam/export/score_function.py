@@ -124,11 +124,11 @@ class ScoreFunction:
         return self.rows(self._session.run([self.score], {**self._feeds, self.target: moved})[0])
 
     def in_float64(self) -> Callable[[Array], Array] | None:
-        """Return the same function, slow but without rounding: ONNX's reference implementation.
+        """Return the same function, slow but without rounding: the reference implementation.
 
         None where that cannot evaluate the sub-graph, or gets other scores at the point.
         """
-        from onnx.reference import ReferenceEvaluator  # slow, rarely needed
+        from onnx_gradcam.export.reference_operators import evaluator  # slow, rarely needed
 
         model = self._build()
         _widen(model.graph, _SINGLES, TensorProto.DOUBLE)
@@ -141,12 +141,12 @@ class ScoreFunction:
 
         def precise(perturbation: Array) -> Array:
             moved = feeds[self.target] + self._in_graph_layout(perturbation)
-            (scores,) = evaluator.run([self.score], {**feeds, self.target: moved})
+            (scores,) = reference.run([self.score], {**feeds, self.target: moved})
             return self.rows(np.asarray(scores))
 
         at_point = np.zeros_like(self.activations(feeds[self.target]))
         try:
-            evaluator = ReferenceEvaluator(model)
+            reference = evaluator(model)
             found, expected = precise(at_point), self(at_point)
         except Exception:  # whatever it cannot do gives no second opinion
             return None

@@ -17,10 +17,10 @@ from onnx import ModelProto, checker, helper
 
 from onnx_gradcam.export.builders.reverse import build_reverse
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.reference_operators import evaluator
 from onnx_gradcam.export.tail import Tail, cut_tail
 from onnx_gradcam.gradients.emitter import Emitter
 from tests.gradients.case import Array, Case, seed_like, version
-from tests.gradients.reference_operators import evaluator
 
 STEP = 2.0**-15
 """Perturbation of an element for central differences in float64."""

@@ -1,7 +1,8 @@
 """Operators that ONNX's reference implementation (onnx 1.23) gets wrong, in float64.
 
 Written from the operators' specifications, in NumPy, and without a look at the gradient formulas.
-`test_forward` compares every case with onnxruntime, and shows that these are needed.
+They serve the float64 opinion of the verification and the tests: `tests/gradients` compares every
+case with onnxruntime, and shows that these are needed.
 """
 
 from __future__ import annotations
