@@ -200,7 +200,10 @@ def _claims(
 def _gradient_check(found: Agreement) -> Check:
     name = "gradient"
     if not found.agrees:
-        detail = "could not be confirmed: central differences do not settle at any step size"
+        detail = (
+            "could not be confirmed: central differences do not settle at any step size (choose a"
+            " later layer with --layer, or accept it unproven with --no-verify)"
+        )
         if found.error > TOLERANCE:
             detail = f"central differences differ by {found.error:.1%} along it ({found.worst})"
         elif found.other_error > OTHER_TOLERANCE:
