@@ -21,6 +21,17 @@ def _no_debugging_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONNX_GRADCAM_TRACEBACK", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _builder_where_needed(request: pytest.FixtureRequest) -> None:
+    """Skip tests marked `needs_builder` only where onnxruntime-training cannot be had."""
+    if request.node.get_closest_marker("needs_builder"):
+        from onnx_gradcam.export.builders.environment import builder_status
+
+        status = builder_status()
+        if not status.available:
+            pytest.skip(f"{status.problem}")
+
+
 @pytest.fixture(scope="session")
 def models_folder() -> Path:
     """The folder of models that the repository keeps."""
