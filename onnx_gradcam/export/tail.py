@@ -14,6 +14,9 @@ from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
 from onnx_gradcam.gradients.registry import find_gradient
 
+_SHOWN = 5
+"""So many problems of one kind are written out; the others are counted."""
+
 
 @dataclass(frozen=True)
 class Tail:
@@ -61,15 +64,14 @@ def refuse_missing_formulas(graph: Graph, tail: Tail) -> None:
     """
     missing = missing_formulas(graph, tail)
     if missing:
+        operators = listed([describe(n, graph.opset(n.domain)) for n in missing], ", ")
         raise UnsupportedModelError(
-            no_gradient(graph, tail, [describe(n, graph.opset(n.domain)) for n in missing])
+            f"no gradient formula for {operators}, between {tail.target!r} and {tail.score!r};"
+            " choose a later layer with --layer, or add a formula: docs/add-an-operator.md"
         )
 
 
-def no_gradient(graph: Graph, tail: Tail, problems: list[str]) -> str:
-    """Return the one-line message for nodes that cannot be differentiated."""
-    shown = ", ".join(problems[:5]) + (f" and {len(problems) - 5} more" if problems[5:] else "")
-    return (
-        f"no gradient formula for {shown}, between {tail.target!r} and {tail.score!r}; choose a"
-        " later layer with --layer, or add a formula: docs/add-an-operator.md"
-    )
+def listed(problems: list[str], separator: str = "; ") -> str:
+    """Return the first problems in one line, and how many more there are."""
+    shown = separator.join(problems[:_SHOWN])
+    return shown + (f" and {len(problems) - _SHOWN} more" if problems[_SHOWN:] else "")

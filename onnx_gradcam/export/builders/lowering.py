@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.builders.standard_nodes import rewrite_standard_node
 from onnx_gradcam.export.graph import Graph, describe
-from onnx_gradcam.export.tail import Tail
+from onnx_gradcam.export.tail import Tail, listed
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, find_lowering
 
@@ -151,7 +151,7 @@ def lower(
             problems.append(f"{describe(node, 1 if node.domain else graph.opset())}: {error}")
     if problems:
         raise UnsupportedModelError(
-            f"onnxruntime-training's gradient cannot be lowered: {'; '.join(problems[:5])}"
+            f"onnxruntime-training's gradient cannot be lowered: {listed(problems)}"
         )
     result = state.names.get(f"{tail.target}_grad")
     if result is None:

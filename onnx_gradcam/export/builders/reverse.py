@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
-from onnx_gradcam.export.tail import Tail, refuse_missing_formulas
+from onnx_gradcam.export.tail import Tail, listed, refuse_missing_formulas
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, find_gradient
 
@@ -44,7 +44,7 @@ def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
             _pretend(tail, node, gradients, seed)
     if problems:
         raise UnsupportedModelError(
-            f"no gradient for {'; '.join(problems[:5])}, between {tail.target!r} and"
+            f"no gradient for {listed(problems)}, between {tail.target!r} and"
             f" {tail.score!r}; choose a later layer with --layer"
         )
     total = _total(emit, gradients.get(tail.target, []))
