@@ -4,6 +4,8 @@ Importing the package fills the tables of `registry`; each family has a file of 
 """
 
 from onnx_gradcam.gradients import (
+    activations,
+    arithmetic,
     conv,
     elementwise,
     indexing,
@@ -15,6 +17,8 @@ from onnx_gradcam.gradients import (
 )
 
 __all__ = [
+    "activations",
+    "arithmetic",
     "conv",
     "elementwise",
     "indexing",

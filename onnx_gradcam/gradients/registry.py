@@ -22,6 +22,9 @@ Gradients = Sequence[str | None]
 A node whose gradient is wanted for an input that has none is refused.
 """
 
+ZERO = ""
+"""In the place of a gradient: it is zero wherever there is one, so nothing flows back."""
+
 NEWEST_OPSET = 26
 """Highest opset of the default domain whose operators were compared with the formulas here."""
 

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnx_gradcam.gradients import conv, elementwise, linear, normalization, pooling, registry
+from onnx_gradcam.gradients import (
+    activations,
+    arithmetic,
+    conv,
+    linear,
+    normalization,
+    pooling,
+    registry,
+)
 from onnx_gradcam.gradients.registry import Context
 from tests.gradients.case import Array, Case
 from tests.gradients.cases import CASES
@@ -91,18 +99,18 @@ WRONG: list[tuple[str, Patch, str]] = [
     ),
     (
         "a broadcasting not undone",
-        instead(elementwise, "unbroadcast", lambda _right, _ctx, gradient, *_: gradient),
+        instead(arithmetic, "unbroadcast", lambda _right, _ctx, gradient, *_: gradient),
         "Mul stretched by an input",
     ),
     (
         "a mean where a sum belongs",
-        instead(elementwise, "unbroadcast", mean_instead_of_sum),
+        instead(arithmetic, "unbroadcast", mean_instead_of_sum),
         "Mul stretched by an input",
     ),
     (
         "Leibniz' second term missing",
         instead(
-            elementwise,
+            activations,
             "swish",
             lambda _, emit, dy, x, a: emit.mul(dy, emit.unary("Sigmoid", emit.mul(x, a))),
         ),

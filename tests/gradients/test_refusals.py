@@ -59,16 +59,6 @@ REFUSALS = [
     ),
     (
         Case(
-            "PRelu by its slope", "y = PRelu(k, A)", (3, 1, 1), constants={"k": weights(2, 3, 2, 2)}
-        ),
-        "no formula for the gradient of its input 1",
-    ),
-    (
-        Case("Pow by its exponent", "y = Pow(k, A)", constants={"k": 2.0}),
-        "no formula for the gradient of its input 1",
-    ),
-    (
-        Case(
             "Clip by its bound", "y = Clip(k, A)", (), (11, 26), {"k": weights(2, 3)}, symbolic=()
         ),
         "no formula for the gradient of its input 1",

@@ -11,7 +11,7 @@ from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
 from onnx_gradcam.export.tail import Tail, listed, refuse_missing_formulas
 from onnx_gradcam.gradients.emitter import Emitter
-from onnx_gradcam.gradients.registry import Context, FormulaError, find_gradient
+from onnx_gradcam.gradients.registry import ZERO, Context, FormulaError, find_gradient
 
 
 def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
@@ -84,7 +84,8 @@ def _propagate(
         result = results[index] if index < len(results) else None
         if result is None:
             raise FormulaError(f"no formula for the gradient of its input {index}")
-        gradients.setdefault(name, []).append(result)
+        if result != ZERO:
+            gradients.setdefault(name, []).append(result)
 
 
 def _pretend(tail: Tail, node: NodeProto, gradients: dict[str, list[str]], stand_in: str) -> None:
