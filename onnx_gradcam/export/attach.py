@@ -113,7 +113,7 @@ def attach(
     """Return a copy of the model with the explanation, and warnings.
 
     Args:
-        graph: the original model.
+        graph: the model.
         emit: holds the added nodes; `cam_activations`, `cam_gradients` and `cam_classes` are
             produced among them.
         layer: the explained layer.
@@ -122,11 +122,11 @@ def attach(
     """
     warnings: list[str] = []
     model = ModelProto()
-    model.CopyFrom(graph.model)
+    model.CopyFrom(graph.original)
     if class_input.mode == "optional" and model.ir_version < OVERRIDABLE_SINCE_IR:
         warnings.append(_raise_ir(model))
     nodes = _live_nodes(emit.nodes)
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in nodes for name in Graph.reads(node)}
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
         for tensor in constants:
@@ -144,6 +144,28 @@ def attach(
     del model.metadata_props[:]
     helper.set_model_props(model, props)
     return model, warnings
+
+
+def without_explanation(model: ModelProto) -> ModelProto:
+    """Return the model as it was before `attach`; itself where nothing is attached."""
+    if not any(output.name in ADDED_OUTPUTS for output in model.graph.output):
+        return model
+    former = ModelProto()
+    former.CopyFrom(model)
+    graph = former.graph
+    for values in (graph.input, graph.output, graph.initializer):
+        kept = [v for v in values if v.name not in {*ADDED_OUTPUTS, CLASS_INPUT}]
+        del values[:]
+        values.extend(v for v in kept if not v.name.startswith(PREFIX))
+    nodes = [node for node in graph.node if not is_added(node)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return former
+
+
+def is_added(node: NodeProto) -> bool:
+    """Return whether `attach` has added a node."""
+    return str(node.name).startswith(PREFIX) or set(node.output) <= set(ADDED_OUTPUTS)
 
 
 def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
@@ -174,7 +196,7 @@ def _live_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
     kept = []
     for node in reversed(nodes):
         if any(o in needed for o in node.output):
-            needed.update(node.input)
+            needed.update(Graph.reads(node))
             kept.append(node)
     return kept[::-1]
 

@@ -35,6 +35,12 @@ class Graph:
     ) -> None:
         """Index nodes and initializers; types and constants are worked out when first needed."""
         self.model = model
+        self.original = model
+        """The model in the file; `model` is an expanded copy where `expansion` made one."""
+        self.expansion_nodes: list[NodeProto] = []
+        self.expansion_initializers: list[TensorProto] = []
+        self.unexpanded: dict[str, str] = {}
+        """Why a node stayed that an expansion exists for, by its name or first output."""
         self.proto = model.graph
         self.nodes: list[NodeProto] = list(model.graph.node)
         self._tensor_values = tensor_values

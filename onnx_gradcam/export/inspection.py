@@ -15,6 +15,7 @@ import onnx
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.builders.operators import training_can_differentiate
+from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import load_model
 from onnx_gradcam.export.score import Score, find_score, format_shape
@@ -150,7 +151,7 @@ def inspect_model(
             an unknown score. A model that cannot be explained is reported, not refused.
     """
     loaded = load_model(model)
-    graph = Graph(loaded.model, loaded.tensor_values)
+    graph = expand(loaded.model, loaded.tensor_values)
     candidates: list[Layer] = []
     image = recommended = None
     operators: tuple[OperatorInfo, ...] = ()

@@ -31,6 +31,7 @@ from onnx_gradcam.export.attach import (
 )
 from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
+from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
@@ -160,6 +161,8 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
 
     def seeded_emitter() -> tuple[Emitter, str]:
         emit = Emitter(graph.opset(), graph.types, graph.constant, PREFIX, list(graph.names))
+        emit.nodes.extend(graph.expansion_nodes)
+        emit.initializers.extend(graph.expansion_initializers)
         emit_activations(emit, graph, target)
         seed = emit_seed(emit, scores, job.class_input.fixed)
         classes[:] = [seed.classes]
@@ -201,7 +204,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),
-        nodes_added=len(exported.graph.node) - len(graph.nodes),
+        nodes_added=len(exported.graph.node) - len(job.loaded.model.graph.node),
         bytes_written=written,
         verification=verification,
         warnings=(*warnings, *(verification.warnings if verification else ())),
@@ -230,7 +233,7 @@ def _metadata(job: _Job, built: Built) -> ExportMetadata:
 
 def _checked_graph(loaded: LoadedModel) -> Graph:
     refuse_exported(loaded.model)
-    graph = Graph(loaded.model, loaded.tensor_values)
+    graph = expand(loaded.model, loaded.tensor_values)
     opset = graph.opset()
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise UnsupportedModelError(

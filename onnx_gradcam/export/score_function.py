@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_gradcam.export.attach import without_explanation
+from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.external_data import with_values
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.sessions import open_session
@@ -74,9 +76,13 @@ class ScoreFunction:
         self.score = score
         self._class_axis = class_axis
         self._permutation = channels_first(layout)
-        self._model = model
         self._base_dir = base_dir
-        graph = Graph(model, lambda tensor: numpy_helper.to_array(with_values(tensor, base_dir)))
+        graph = expand(
+            without_explanation(model),
+            lambda tensor: numpy_helper.to_array(with_values(tensor, base_dir)),
+        )
+        self.graph = graph
+        self._model = graph.model
         nodes, self._initializers, self.bypassing = _cut(graph, target, score)
         self._nodes, zeros, self._offset = _without_bias(graph, nodes, score)
         self._initializers += zeros

@@ -18,6 +18,7 @@ from onnx_gradcam.export.central_differences import (
     compare,
 )
 from onnx_gradcam.export.compare_outputs import compare_outputs
+from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.probe_inputs import has_open_batch
 from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
 from onnx_gradcam.export.sessions import open_session
@@ -54,7 +55,7 @@ def check_explanation(
         meta.class_axis,
     )
     probe = open_session(
-        with_outputs(reference.model, function.needed),
+        with_outputs(with_expansions(function.graph, function.needed), function.needed),
         optimise=False,
         base_dir=reference.base_dir,
     )

@@ -1,0 +1,13 @@
+"""Finds the expansion of an operator: imports the modules whose rules fill the table."""
+
+from __future__ import annotations
+
+from onnx_gradcam.export.expansion import convolution, registry
+
+MODULES = (convolution,)
+"""A module that is not named here is not used."""
+
+
+def find_rule(domain: str, op_type: str, opset: int) -> registry.Rule | None:  # noqa: ARG001
+    """Return what expands an operator at an opset, None where nothing does."""
+    return registry.find_expansion(domain, op_type)
