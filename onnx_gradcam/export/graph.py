@@ -43,7 +43,7 @@ class Graph:
         """Why a node stayed that an expansion exists for, by its name or first output."""
         self.proto = model.graph
         self.nodes: list[NodeProto] = list(model.graph.node)
-        self._tensor_values = tensor_values
+        self.tensor_values = tensor_values
         self.initializers = {t.name: t for t in model.graph.initializer}
         self.producer: dict[str, int] = {}
         self.consumers: dict[str, list[int]] = {}
@@ -95,7 +95,7 @@ class Graph:
 
     @cached_property
     def _inferred(self) -> tuple[dict[str, TensorType], Constants]:
-        return infer_types(self.model, self._tensor_values)
+        return infer_types(self.model, self.tensor_values)
 
     @property
     def types(self) -> dict[str, TensorType]:
