@@ -1,15 +1,17 @@
 """Write the gradients that PyTorch finds for the cases that onnx-ad cannot be asked for.
 
-Usage: python -m tools.make_gradient_references        (needs torch and onnx; any recent versions)
+Usage: python -m tools.make_gradient_references [FAMILY ...]     (needs torch and onnx, any recent)
 
-In: `tests.gradients.cases`. Out: `tests/gradients/torch_references.npz`, dL/dA in float64 per name
-of a case. Each model is run node by node with the PyTorch function that its ONNX operator is
-exported from, and differentiated by autograd, so that the tests need no PyTorch.
+In: `tests.gradients.cases`. Out: `tests/gradients/torch_references/FAMILY.npz`, for all families
+by default: dL/dA in float64 per name of a case. Each model is run node by node with the PyTorch
+function that its ONNX operator is exported from, and differentiated by autograd, so that the tests
+need no PyTorch.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812 - its customary name
 from onnx import NodeProto, helper, numpy_helper
 
 from tests.gradients.case import TORCH_REFERENCES, Array, Case, seed_like
-from tests.gradients.cases import CASES
+from tests.gradients.cases import FAMILIES
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[Attributes, Sequence[Any], int], torch.Tensor]
@@ -211,10 +213,13 @@ def _run(node: NodeProto, tensors: Mapping[str, Any], opset: int) -> torch.Tenso
 
 
 def main() -> None:
-    """Write the file."""
-    gradients: dict[str, Any] = {case.name: gradient(case) for case in CASES if case.ad}
-    np.savez_compressed(TORCH_REFERENCES, **gradients)
-    print(f"{TORCH_REFERENCES}: {len(gradients)} gradients of PyTorch {torch.__version__}")
+    """Write the files; a family without cases for PyTorch has none."""
+    TORCH_REFERENCES.mkdir(exist_ok=True)
+    for family in sys.argv[1:] or FAMILIES:
+        gradients: dict[str, Any] = {c.name: gradient(c) for c in FAMILIES[family] if c.ad}
+        if gradients:
+            np.savez_compressed(TORCH_REFERENCES / f"{family}.npz", **gradients)
+        print(f"{family}: {len(gradients)} gradients of PyTorch {torch.__version__}")
 
 
 if __name__ == "__main__":

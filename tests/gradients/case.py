@@ -19,8 +19,8 @@ from onnx_gradcam.gradients.registry import NEWEST_OPSET
 Array = np.ndarray[Any, np.dtype[Any]]
 Constant = float | list[int] | tuple[str, tuple[int, ...]] | Array
 
-TORCH_REFERENCES = Path(__file__).with_name("torch_references.npz")
-"""What `tools/make_gradient_references.py` writes: dL/dA per name of a case."""
+TORCH_REFERENCES = Path(__file__).with_name("torch_references")
+"""What `tools/make_gradient_references.py` writes: a file per family, dL/dA per name of a case."""
 
 OLDEST_OPSET = 7
 NEWEST_BUILDER_OPSET = 21

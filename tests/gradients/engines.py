@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx_ad
 from onnx import shape_inference
@@ -24,5 +26,14 @@ def onnx_ad_gradient(case: Case) -> Array:
 
 def torch_gradient(case: Case) -> Array:
     """Return dL/dA of PyTorch, in float64, as `tools/make_gradient_references.py` stored it."""
-    with np.load(TORCH_REFERENCES) as stored:
-        return np.asarray(stored[case.name])
+    return torch_gradients()[case.name]
+
+
+@cache
+def torch_gradients() -> dict[str, Array]:
+    """Return all that is stored."""
+    gradients: dict[str, Array] = {}
+    for file in sorted(TORCH_REFERENCES.glob("*.npz")):
+        with np.load(file) as stored:
+            gradients |= stored
+    return gradients

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
-
 from onnx_gradcam.gradients.registry import gradient_table, lowering_table
-from tests.gradients.case import OLDEST_OPSET, TORCH_REFERENCES, versions
+from tests.gradients.case import OLDEST_OPSET, versions
 from tests.gradients.cases import CASES
+from tests.gradients.engines import torch_gradients
 from tests.gradients.test_lowerings import LOWERINGS
 
 NOT_RUN = {
@@ -58,5 +57,4 @@ def test_names_of_cases_are_unique() -> None:
 
 
 def test_references_of_pytorch_are_those_of_the_cases() -> None:
-    with np.load(TORCH_REFERENCES) as stored:
-        assert set(stored) == {case.name for case in CASES if case.ad}
+    assert set(torch_gradients()) == {case.name for case in CASES if case.ad}
