@@ -35,6 +35,7 @@ from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
+from onnx_gradcam.export.precision import float32_view, gradient_emitter
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import Tail, cut_tail
@@ -98,13 +99,15 @@ def export_model(
     _check_class(mode, scores)
     image = image_input(graph, scores)
     target = choose_layer(graph, image, scores, layer)
+    forward = float32_view(graph)
     job = _Job(
         loaded=loaded,
         graph=graph,
+        forward=forward,
         scores=scores,
         image=image,
         target=target,
-        tail=cut_tail(graph, target.tensor, scores.tensor),
+        tail=cut_tail(forward, target.tensor, scores.tensor),
         class_input=mode,
         preprocessing=recipe,
         labels=_read_labels(labels, scores),
@@ -133,10 +136,14 @@ class _UnprovenError(VerificationError):
 
 @dataclass(frozen=True)
 class _Job:
-    """What is exported, and where to; everything but the gradient."""
+    """What is exported, and where to; everything but the gradient.
+
+    `forward` is the graph as the gradient sees it, without half precision.
+    """
 
     loaded: LoadedModel
     graph: Graph
+    forward: Graph
     scores: Score
     image: str
     target: Layer
@@ -160,7 +167,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
     classes: list[str] = []
 
     def seeded_emitter() -> tuple[Emitter, str]:
-        emit = Emitter(graph.opset(), graph.types, graph.constant, PREFIX, list(graph.names))
+        emit = gradient_emitter(job.forward, PREFIX)
         emit.nodes.extend(graph.expansion_nodes)
         emit.initializers.extend(graph.expansion_initializers)
         emit_activations(emit, graph, target)
@@ -168,7 +175,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         classes[:] = [seed.classes]
         return emit, seed.seed
 
-    built = build_gradient(graph, job.tail, seeded_emitter, builder, status)
+    built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     emit_gradients(built.emit, built.gradient, target)
     built.emit.node("Identity", classes, output=CLASSES_OUTPUT)
     metadata = _metadata(job, built)
