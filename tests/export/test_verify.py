@@ -300,8 +300,14 @@ def test_half_precision(tmp_path: Path) -> None:
     explanation = explanation.replace("float add_unit =", "float add_one_f =")
     explanation = explanation.replace("add_rest", "add_unit = Cast<to=10>(add_one_f) add_rest", 1)
     report = verify(tmp_path, source, explanation=explanation)
+    assert failed(report) == ["activations"], "the contract says float"
+    for name in ("cam_activations", "cam_gradients"):
+        explanation = explanation.replace(f"float16[N,8,5,5] {name}", f"float[N,8,5,5] {name}")
+        explanation = explanation.replace(f"{name} = Identity", f"{name} = Cast<to=1>")
+    report = verify(tmp_path, source, explanation=explanation)
     assert report.passed, report.summary()
-    wrong = explanation.replace(LAST, "cam_gradients = Add(add_gradient, add_gradient)")
+    twice = "add_twice = Add(add_gradient, add_gradient) cam_gradients = Cast<to=1>(add_twice)"
+    wrong = explanation.replace(LAST.replace("Identity", "Cast<to=1>"), twice)
     assert failed(verify(tmp_path, source, explanation=wrong)) == ["gradient"]
 
 
