@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_gradcam.bfloat16 import BFLOAT16
 from onnx_gradcam.errors import UnsupportedModelError
 
 Array = np.ndarray[Any, Any]
@@ -22,6 +23,7 @@ CHANNEL_COUNTS = (3, 1, 4)
 
 DTYPES = {
     "tensor(float)": np.float32,
+    BFLOAT16: np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,

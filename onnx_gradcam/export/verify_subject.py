@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_gradcam import bfloat16
 from onnx_gradcam.contract import CLASS_INPUT, ExportMetadata
 from onnx_gradcam.export.model_file import LoadedModel
 from onnx_gradcam.export.probe_inputs import (
@@ -86,7 +87,7 @@ def session_of(model: LoadedModel, *, optimise: bool) -> Any:
 def run(session: Any, feeds: Feeds) -> dict[str, Array]:
     """Return all outputs by name."""
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    return dict(zip(names, bfloat16.run(session, names, feeds), strict=True))
 
 
 def input_names(session: Any) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onnx_gradcam import bfloat16
 from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import OnnxGradCamError, UsageError, nearest_names
 from onnx_gradcam.runtime.image_input import DTYPES, ImageInput
@@ -74,7 +75,7 @@ class BatchRunner:
         options = import_onnxruntime().RunOptions()
         options.log_severity_level = LOG_ERRORS_ONLY
         try:
-            values = self.session.run(list(outputs), feeds, options)
+            values = bfloat16.run(self.session, outputs, feeds, options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
             fixed = None not in self.image_input.shape[1:] and not self.required
