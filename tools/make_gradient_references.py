@@ -180,6 +180,9 @@ OPERATORS: dict[str, Operator] = {
     "Conv": _conv,
     "LogSoftmax": _log_softmax,
     "MaxPool": _max_pool,
+    "Mod": lambda attributes, inputs, _opset: (
+        torch.fmod if attributes.get("fmod", 0) else torch.remainder
+    )(*inputs),
     "Mul": lambda _attributes, inputs, _opset: inputs[0] * inputs[1],
     "Pad": _pad,
     "ReduceL2": _reduction(
@@ -217,8 +220,10 @@ def main() -> None:
     TORCH_REFERENCES.mkdir(exist_ok=True)
     for family in sys.argv[1:] or FAMILIES:
         gradients: dict[str, Any] = {c.name: gradient(c) for c in FAMILIES[family] if c.ad}
+        file = TORCH_REFERENCES / f"{family}.npz"
+        file.unlink(missing_ok=True)
         if gradients:
-            np.savez_compressed(TORCH_REFERENCES / f"{family}.npz", **gradients)
+            np.savez_compressed(file, **gradients)
         print(f"{family}: {len(gradients)} gradients of PyTorch {torch.__version__}")
 
 

@@ -95,6 +95,18 @@ def _log_softmax(operator: _Operator, x: Array) -> Array:
     return np.asarray(x - np.log(np.exp(x).sum(axis=axes, keepdims=True)))
 
 
+class Hardmax(_Operator):
+    """See Softmax."""
+
+    def _run(self, x: Array, axis: int) -> tuple[Array]:
+        axis = self.given("axis", -1 if self.opset >= 13 else 1) % x.ndim
+        rows = np.moveaxis(x, axis, -1) if self.opset >= 13 else x
+        lead = rows.shape[:axis] if self.opset < 13 else rows.shape[:-1]
+        flat = rows.reshape(math.prod(lead), -1)
+        hit = np.eye(flat.shape[1], dtype=x.dtype)[flat.argmax(axis=1)].reshape(rows.shape)
+        return (np.moveaxis(hit, -1, axis) if self.opset >= 13 else hit,)
+
+
 class BatchNormalization(_Operator):
     """The one of onnx is in training mode before opset 14."""
 
@@ -275,6 +287,7 @@ CORRECTED: list[type[OpRun]] = [
     Erf,
     Gelu,
     GlobalMaxPool,
+    Hardmax,
     LRN,
     LogSoftmax,
     MaxPool,

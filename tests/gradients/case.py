@@ -64,7 +64,7 @@ class Case:
         runtime: why onnxruntime is not asked: it cannot run the forward model; empty where it is.
         ad: why onnx-ad is not asked but PyTorch; empty where it is.
         training: why onnxruntime-training is not asked; empty where it is.
-        half: whether the gradient model can be typed in float16.
+        half: whether the forward model can be typed in float16.
     """
 
     name: str

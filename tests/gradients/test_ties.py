@@ -2,10 +2,13 @@
 
 PyTorch's: nothing at a kink of Relu or Clip, the first maximum of a window, equal shares among
 the equal operands of Max and the equal elements of a reduction.
+
+Where a function is finite, so is its gradient: far out, and where the derivative is infinite.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +61,51 @@ KINKS: dict[str, tuple[str, tuple[int, int], list[float], list[float]]] = {
     ),
 }
 
+FAR = [-1e30, -40, 0, 40, 1e30]
+EXTREMES: dict[str, tuple[str, tuple[int, int], list[float], list[float]]] = {
+    # as above
+    "Sigmoid": ("y = Sigmoid(A)", (7, 26), FAR, [0, 0, 0.25, 0, 0]),
+    "Tanh": ("y = Tanh(A)", (7, 26), FAR, [0, 0, 1, 0, 0]),
+    "Softplus": ("y = Softplus(A)", (7, 26), FAR, [0, 0, 0.5, 1, 1]),
+    "Softsign": ("y = Softsign(A)", (7, 26), [-1e30, 0, 1, 1e30], [0, 1, 0.25, 0]),
+    "Mish": ("y = Mish(A)", (18, 26), FAR, [0, 0, 0.6, 1, 1]),
+    "Swish": ("y = Swish(A)", (24, 24), FAR, [0, 0, 0.5, 1, 1]),
+    "HardSwish": ("y = HardSwish(A)", (14, 26), FAR, [0, 0, 0.5, 1, 1]),
+    "Gelu": ("y = Gelu(A)", (20, 26), FAR, [0, 0, 0.5, 1, 1]),
+    "Gelu tanh": ('y = Gelu<approximate="tanh">(A)', (20, 26), FAR, [0, 0, 0.5, 1, 1]),
+    "Erf": ("y = Erf(A)", (9, 26), FAR, [0, 0, 2 / np.pi**0.5, 0, 0]),
+    "Elu": ("y = Elu(A)", (7, 26), FAR, [0, 0, 1, 1, 1]),
+    "Celu": ("y = Celu<alpha=2.0>(A)", (12, 26), FAR, [0, 0, 1, 1, 1]),
+    "Asinh": ("y = Asinh(A)", (9, 26), FAR, [0, 1601**-0.5, 1, 1601**-0.5, 0]),
+    "Atan": ("y = Atan(A)", (7, 26), FAR, [0, 1 / 1601, 1, 1 / 1601, 0]),
+    "Acosh": ("y = Acosh(A)", (9, 26), [1, 2, 1e30], [0, 3**-0.5, 1e-30]),
+    "Asin": ("y = Asin(A)", (7, 26), [-1, 0, 0.6, 1], [0, 1, 1.25, 0]),
+    "Acos": ("y = Acos(A)", (7, 26), [-1, 0, 0.6, 1], [0, -1, -1.25, 0]),
+    "Sqrt": ("y = Sqrt(A)", (7, 26), [0, 0.25, 4], [0, 1, 0.25]),
+    "a length written out": (
+        "q = Mul(A, A)\n s = ReduceSum<axes=[1]>(q)\n y = Sqrt(s)",
+        (7, 12),
+        [0, 0, 0],
+        [0, 0, 0],
+    ),
+    "Pow 0.5": ("y = Pow(A, k)", (7, 26), [0, 0.25, 4], [0, 1, 0.25]),
+    "Pow 6": ("y = Pow(A, six)", (7, 26), [-1, 0, 1], [-6, 0, 6]),
+    "Pow of 0 by its exponent": ("y = Pow(zero, A)", (7, 26), [0.5, 1, 2], [0, 0, 0]),
+    "Pow of several exponents": ("y = Pow(A, several)", (7, 26), [0, 0, 0, 4], [0, 0, 1, 0.25]),
+    "ThresholdedRelu": ("y = ThresholdedRelu<alpha=2.0>(A)", (10, 26), [1, 2, 3], [0, 0, 1]),
+    "Shrink": ("y = Shrink<lambd=2.0>(A)", (9, 26), [-3, -2, 0, 2, 3], [1, 0, 0, 0, 1]),
+}
+
 
 def kink(name: str) -> tuple[Case, Array, Array]:
-    body, opsets, a, gradient = KINKS[name]
-    constants = {"zero": 0.0, "six": 6.0, "k": 0.5}
-    used = {key: value for key, value in constants.items() if key in body.replace(")", ",")}
+    return _row(name, *KINKS[name])
+
+
+def _row(
+    name: str, body: str, opsets: tuple[int, int], a: list[float], gradient: list[float]
+) -> tuple[Case, Array, Array]:
+    constants = {"zero": 0.0, "six": 6.0, "k": 0.5, "several": np.array([0.5, 0, 1, 0.5])}
+    used = {key: value for key, value in constants.items() if re.search(rf"\b{key}\b", body)}
     case = Case(f"kink: {name}", body, (1, len(a)), opsets, used)
     return case, np.array([a], np.float32), np.array([gradient], np.float32)
 
@@ -78,6 +121,14 @@ def test_kink(name: str) -> None:
     case, a, gradient = kink(name)
     for opset in case.checked_opsets():
         np.testing.assert_allclose(gradient_at(case, a, opset, reverse), gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_gradient_is_finite(name: str) -> None:
+    case, a, gradient = _row(name, *EXTREMES[name])
+    for opset in case.checked_opsets():
+        found = gradient_at(case, a, opset, reverse)
+        np.testing.assert_allclose(found, gradient, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.needs_builder

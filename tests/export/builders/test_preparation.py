@@ -153,6 +153,8 @@ def test_two_rules_for_one_operator_are_refused() -> None:
         (24, "y = RMSNormalization(A, A)", "RMSNormalization-24 .node 'y'"),
         (18, "p, q = Split<axis=0, num_outputs=2>(A)\n y = Exp(p)", "Split-18 .*no known sizes"),
         (18, "k = Shape(q)\n y = Pad<mode=\"edge\">(A, k)", "Pad-18 .*known at run time"),
+        (18, "y = Pow(A, A)", "the exponent of .*Pow-18 .node 'y'. is no constant"),
+        (18, "p = Exp(A)\n y = Pow(A, p)", "the exponent of .*Pow-18 .node 'y'. is no constant"),
         (18, 'y = Resize<mode="linear", antialias=1>(A,, w)', "Resize-18 .*antialiased"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.gradients.case import Case
 from tests.gradients.cases import (
+    activations,
     arithmetic,
     conv,
     elementwise,
@@ -16,6 +17,7 @@ from tests.gradients.cases import (
 )
 
 FAMILIES: dict[str, list[Case]] = {
+    "activations": activations.CASES,
     "arithmetic": arithmetic.CASES,
     "conv": conv.CASES,
     "elementwise": elementwise.CASES,

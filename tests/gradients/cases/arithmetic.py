@@ -7,6 +7,8 @@ import numpy as np
 from tests.gradients.case import Case, Constant, positive, weights
 
 _SMALL = (2, 3, 2, 3)
+_NO_MOD = "has no gradient of Mod"
+_NO_EXPONENT = "has no gradient of an exponent"
 _PLAIN_POW = "does not sum over the axes along which Pow stretched its base"
 
 _STRETCHED: list[tuple[str, tuple[int, ...], Constant]] = [
@@ -140,10 +142,58 @@ CASES = [
     ),
     Case("Pow of an input", "y = Pow(A, w)", _SMALL, values="positive", inputs={"w": (0, 3, 1, 1)}),
     Case("Pow 0 beside A", "p = Pow(A, k)\n y = Mul(p, A)", _SMALL, constants={"k": 0.0}),
-    # PRelu
-    Case("PRelu per channel", "y = PRelu(A, k)", _SMALL, constants={"k": positive(3, 1, 1)}),
-    Case("PRelu of one slope", "y = PRelu(A, k)", _SMALL, constants={"k": positive(1)}),
-    Case("PRelu per element", "y = PRelu(A, k)", _SMALL, constants={"k": weights(3, 2, 3)}),
+    Case(
+        "Pow of an input near 1",
+        "y = Pow(A, w)",
+        _SMALL,
+        values="positive",
+        inputs={"w": (0, 3, 2, 3)},
+    ),
+    *(
+        Case(
+            f"Pow of {base} by its exponent",
+            "y = Pow(k, A)",
+            shape,
+            constants={"k": base if isinstance(base, float) else positive(*base)},
+            symbolic=(),
+            images=False,
+            training=_NO_EXPONENT,
+        )
+        for base, shape in ((2.0, _SMALL), ((2, 3, 4), (3, 1)), ((3, 4), (2, 1, 1)))
+    ),
+    Case("Pow of A and A", "y = Pow(A, A)", _SMALL, values="positive", training=_NO_EXPONENT),
+    # Mod
+    Case(
+        "Mod by a scalar", "y = Mod<fmod=1>(A, k)", _SMALL, (10, 26), {"k": 0.7}, training=_NO_MOD
+    ),
+    Case(
+        "Mod stretches A",
+        "y = Mod<fmod=1>(A, k)",
+        (2, 3, 1),
+        (10, 26),
+        {"k": weights(3, 4)},
+        training=_NO_MOD,
+    ),
+    Case(
+        "Mod of a scalar", "y = Mod<fmod=1>(k, A)", _SMALL, (10, 26), {"k": 4.3}, training=_NO_MOD
+    ),
+    Case(
+        "Mod by itself",
+        "q = Mul(A, c)\n y = Mod<fmod=1>(A, q)",
+        _SMALL,
+        (10, 26),
+        {"c": -0.7},
+        training=_NO_MOD,
+    ),
+    Case(
+        "Mod, rounded down",
+        "y = Mod(k, A)",
+        _SMALL,
+        (10, 26),
+        {"k": -4.3},
+        runtime="has Mod of floats with fmod alone",
+        ad="takes every Mod for one that truncates",
+    ),
     # Sum and Mean
     *(
         case
@@ -171,6 +221,16 @@ CASES = [
                 {"k": weights(3, 2, 3)},
             ),
         )
+    ),
+    *(
+        Case(
+            f"{op_type} of many, all stretched",
+            f"s = Mul(A, c)\n y = {op_type}(k, A, m, s, n)",
+            (2, 3, 1, 1),
+            (8, 26),
+            {"c": -0.5, "k": weights(3, 1, 4), "m": weights(2, 1), "n": 0.2},
+        )
+        for op_type in ("Sum", "Mean", "Max", "Min")
     ),
     # Where
     Case("Where of A", "c = Greater(A, k)\n y = Where(c, A, k)", _SMALL, (9, 26), {"k": 0.1}),

@@ -74,6 +74,16 @@ def thresholded_relu(at: Site) -> bool:
     return True
 
 
+def shrink(at: Site) -> bool:
+    """Shrink(x) -> x + bias where x < -lambd, else x - bias where x > lambd, else 0."""
+    threshold, bias = float(at.attribute("lambd", 0.5)), float(at.attribute("bias", 0.0))
+    above = at.emit("Greater", at.x, threshold)
+    upper = at.emit("Where", above, at.emit("Sub", at.x, bias), 0.0)
+    below = at.emit("Less", at.x, -threshold)
+    at.emit("Where", below, at.emit("Add", at.x, bias), upper, into=at.y)
+    return True
+
+
 def softplus(at: Site) -> bool:
     """Softplus(x) -> max(x, 0) + log(1 + exp(-|x|))."""
     _softplus(at, into=at.y)
@@ -133,6 +143,7 @@ RULES: dict[str, Rule] = {
     "Mish": mish,
     "PRelu": prelu,
     "Selu": selu,
+    "Shrink": shrink,
     "Softplus": softplus,
     "Softsign": softsign,
     "Swish": swish,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from onnx_gradcam.export.builders.rules.site import Rule, Site
+from onnx_gradcam.export.builders.training_graph import GradientGraphError
+from onnx_gradcam.export.graph import describe
 
 
 def sum_(at: Site) -> bool:
@@ -39,8 +41,27 @@ def div(at: Site) -> bool:
     return True
 
 
+def cast_like(at: Site) -> bool:
+    """CastLike(x, k) -> Cast(x)."""
+    target = at.graph.type_of(at.input(1))
+    if target is None:
+        return False
+    at.emit("Cast", at.x, to=target.dtype, into=at.y)
+    return True
+
+
 def pow_(at: Site) -> bool:
-    """Pow(x, k) with k of another type -> Pow(x, Cast(k)): the builder computes k - 1."""
+    """Pow(x, k) with k of another type -> Pow(x, Cast(k)): the builder computes k - 1.
+
+    Raises:
+        GradientGraphError: the exponent depends on A; the builder would take it for a constant.
+    """
+    computed = at.input(1) in at.graph.producer or at.input(1) == at.graph.inputs[0].name
+    if computed and at.constant(at.input(1)) is None:
+        raise GradientGraphError(
+            f"the exponent of {describe(at.node, at.opset)} is no constant;"
+            " onnxruntime-training cannot differentiate it"
+        )
     exponent = at.graph.type_of(at.input(1))
     base = at.graph.type_of(at.x)
     if exponent is None or base is None or exponent.dtype == base.dtype:
@@ -72,6 +93,7 @@ def mat_mul(at: Site) -> bool:
 
 
 RULES: dict[str, Rule] = {
+    "CastLike": cast_like,
     "Div": div,
     "MatMul": mat_mul,
     "Mean": mean,
