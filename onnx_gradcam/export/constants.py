@@ -1,31 +1,37 @@
 """Values that are known before any image is: weights, Constant nodes, and arithmetic on shapes.
 
-Exporters write sizes as arithmetic on Shape (Gather, Add, Div, Concat, ...). Where the sizes that
-are picked are static, the results are constants although the batch size is not.
+Where the sizes that an exporter's arithmetic picks are static, the results are constants although
+the batch size is not. Type inference fills this while it walks over the nodes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_gradcam.export.partial_values import LARGEST, RULES, Partial, as_objects
+from onnx_gradcam.export.sizes import Sizes
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
-from onnx_gradcam.gradients.registry import attribute_of
 
 _FOLD_LIMIT = 65536
 """Computed constants above this many elements are not evaluated."""
+
+_FLOATS = frozenset(
+    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+)
+
+_INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32})
 
 _NOT_CONSTANT = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
 )
 
-Partial = NDArray[np.object_]
-"""Integers some of which are unknown: elements are int, or None or a symbol."""
+_DIRECT = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32}
+_DIRECT["value_floats"] = np.float32
+"""Attributes of Constant that are numbers, and the type they have."""
 
 
 class Constants:
@@ -33,51 +39,87 @@ class Constants:
 
     Args:
         model: gives the operator versions.
-        producers: tensor -> the node that computes it.
         initializers: tensor -> its TensorProto.
         tensor_values: fetches the values of an initializer.
-        types: what is known of types and shapes.
-        known: values found before, to be kept.
+        types: what is known of types and shapes; grows while the nodes are walked over.
+        sizes: computes with symbols.
     """
 
     def __init__(
         self,
         model: ModelProto,
-        producers: Mapping[str, NodeProto],
         initializers: Mapping[str, TensorProto],
         tensor_values: Callable[[TensorProto], Array],
         types: Mapping[str, TensorType],
-        known: Mapping[str, Array] | None = None,
+        sizes: Sizes,
     ) -> None:
-        """Start with what is known."""
+        """Start with the initializers."""
+        self.sizes = sizes
         self._model = model
-        self._producers = producers
         self._initializers = initializers
         self._tensor_values = tensor_values
         self._types = types
-        self._values: dict[str, Array | None] = dict(known or {})
-        self._partials: dict[str, Partial | None] = {}
+        self._fixed: dict[str, NodeProto] = {}
+        self._values: dict[str, Array | None] = {}
+        self._partials: dict[str, Partial] = {}
+
+    def visit(self, node: NodeProto) -> None:
+        """Take note of a node whose inputs were visited and whose outputs have their types."""
+        if self._is_fixed(node):
+            self._fixed.update((name, node) for name in node.output if name)
+        rule = RULES.get(node.op_type)
+        if rule is None or node.domain not in {"", "ai.onnx"}:
+            return
+        from_shape = node.op_type in {"Shape", "Size"}
+        if (from_shape or any(i in self._partials for i in node.input)) and self._is_small(
+            node.output[0], LARGEST
+        ):
+            partial = rule(self, node)
+            if partial is not None:
+                self._partials[node.output[0]] = partial
+
+    def _is_fixed(self, node: NodeProto) -> bool:
+        if node.op_type in _NOT_CONSTANT or any(a.HasField("g") for a in node.attribute):
+            return False
+        return all(not i or self.is_constant(i) for i in node.input)
+
+    def is_constant(self, name: str) -> bool:
+        """Return whether a visited tensor depends on no input."""
+        return name in self._initializers or name in self._fixed or name in self._values
+
+    def _is_small(self, name: str, limit: int) -> bool:
+        shape = self.shape(name)
+        if shape is None:
+            return False
+        sizes = [d for d in shape if isinstance(d, int)]
+        return len(sizes) == len(shape) and math.prod(sizes) <= limit
 
     def value(self, name: str) -> Array | None:
         """Return the value of a tensor that depends on no input, else None."""
         if name not in self._values:
-            self._values[name] = None  # a cycle would end here
-            self._values[name] = self._evaluate(name)
+            value = self._evaluate(name)
+            if value is None and not self.is_constant(name):
+                return None  # its node may not have been visited yet
+            self._values[name] = value
         return self._values[name]
 
     def _evaluate(self, name: str) -> Array | None:
         if name in self._initializers:
             return self._tensor_values(self._initializers[name])
-        node = self._producers.get(name)
+        if name in self._partials:
+            return _whole(self._partials[name], self._types[name])
+        node = self._fixed.get(name)
         if node is None:
             return None
-        partial = self._partial(name)
-        if partial is not None:
-            return _whole(partial)
-        if node.op_type in _NOT_CONSTANT or any(a.HasField("g") for a in node.attribute):
-            return None
+        if node.op_type == "Constant":
+            return self._of_constant_node(node)
         known = self._types.get(name)
-        if known is not None and known.shape is not None and not _is_small(known.shape):
+        if known is not None and known.dtype in _INTEGERS and self._is_small(name, LARGEST):
+            rule = RULES.get(node.op_type)
+            partial = rule(self, node) if rule is not None and not node.domain else None
+            if partial is not None:
+                return _whole(partial, known)
+        if known is not None and known.shape is not None and not self._is_small(name, _FOLD_LIMIT):
             return None
         feeds: dict[str, Array] = {}
         for read in node.input:
@@ -90,113 +132,48 @@ class Constants:
             return None
         return _run_node(node, feeds, self._model, list(node.output).index(name))
 
-    # -- shapes of which some sizes are unknown --------------------------------------------------
+    def _of_constant_node(self, node: NodeProto) -> Array | None:
+        for attribute in node.attribute:
+            if attribute.name == "value":
+                return self._tensor_values(attribute.t)
+            if attribute.name in _DIRECT:
+                values = helper.get_attribute_value(attribute)
+                return np.asarray(values, _DIRECT[attribute.name])
+        return _run_node(node, {}, self._model, 0)
 
-    def _partial(self, name: str) -> Partial | None:
-        """Return integers computed from Shape as far as they are known, None for other tensors."""
-        if name not in self._partials:
-            self._partials[name] = None
-            node = self._producers.get(name)
-            rule = _PARTIAL_RULES.get(node.op_type) if node is not None else None
-            if node is not None and rule is not None and node.domain in {"", "ai.onnx"}:
-                self._partials[name] = rule(self, node)
-        return self._partials[name]
+    # -- what the rules of `partial_values` ask for ----------------------------------------------
 
     def partial_or_value(self, name: str) -> Partial | None:
-        """Return a partial shape, or a small constant as one."""
-        partial = self._partial(name)
-        if partial is None:
-            value = self.value(name)
-            if value is None or value.dtype.kind not in "iu":
-                return None
-            partial = value.astype(object)
-        return partial
+        """Return a value of which some elements may be unknown; None for large tensors."""
+        if name in self._partials:
+            return self._partials[name]
+        if not self._is_small(name, LARGEST):
+            return None
+        value = self.value(name)
+        return None if value is None or value.dtype.kind not in "iufb" else as_objects(value)
 
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """Return the shape of a tensor as far as it is known."""
         known = self._types.get(name)
         return known.shape if known else None
 
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor is known to hold floats."""
+        known = self._types.get(name)
+        return known is not None and known.dtype in _FLOATS
 
-def _whole(partial: Partial) -> Array | None:
-    if not all(isinstance(v, (int, np.integer)) for v in partial.reshape(-1)):
+    def small_tensor(self, name: str) -> TensorProto | None:
+        """Return a constant of few elements for ONNX's shape inference, else None."""
+        if not self._is_small(name, LARGEST) or len(self.shape(name) or ()) > 1:
+            return None
+        value = self.value(name)
+        return None if value is None else numpy_helper.from_array(value, name)
+
+
+def _whole(partial: Partial, known: TensorType) -> Array | None:
+    if any(v is None or isinstance(v, str) for v in partial.reshape(-1)):
         return None
-    return partial.astype(np.int64)
-
-
-def _shape(constants: Constants, node: NodeProto) -> Partial | None:
-    shape = constants.shape(node.input[0])
-    if shape is None:
-        return None
-    part = shape[attribute_of(node, "start", 0) : attribute_of(node, "end")]
-    result = np.empty(len(part), dtype=object)
-    result[:] = part
-    return result
-
-
-def _unchanged(constants: Constants, node: NodeProto) -> Partial | None:
-    if node.op_type == "Cast" and attribute_of(node, "to") not in {
-        TensorProto.INT64,
-        TensorProto.INT32,
-    }:
-        return None
-    return constants._partial(node.input[0])
-
-
-def _gather(constants: Constants, node: NodeProto) -> Partial | None:
-    data, index = constants._partial(node.input[0]), constants.value(node.input[1])
-    if data is None or index is None or attribute_of(node, "axis", 0) != 0:
-        return None
-    return np.asarray(np.take(data, index), dtype=object)
-
-
-def _slice(constants: Constants, node: NodeProto) -> Partial | None:
-    data = constants._partial(node.input[0])
-    if data is None or data.ndim != 1:
-        return None
-    if len(node.input) == 1:
-        bounds: list[Any] = [attribute_of(node, "starts"), attribute_of(node, "ends")]
-    else:
-        bounds = [constants.value(name) for name in node.input[1:3]]
-    if any(b is None for b in bounds):
-        return None
-    step = constants.value(node.input[4]) if len(node.input) > 4 else np.array([1])
-    if step is None:
-        return None
-    return data[int(bounds[0][0]) : int(bounds[1][0]) : int(step[0])]
-
-
-def _concat(constants: Constants, node: NodeProto) -> Partial | None:
-    parts = [constants.partial_or_value(name) for name in node.input]
-    known = [p for p in parts if p is not None]
-    if len(known) != len(parts) or any(p.ndim != 1 for p in known):
-        return None
-    return np.concatenate(known)
-
-
-def _reshaped(constants: Constants, node: NodeProto) -> Partial | None:
-    """Squeeze and Unsqueeze between a size and a list of one size."""
-    data = constants._partial(node.input[0])
-    if data is None or data.size != 1:
-        return None
-    return data.reshape([1] if node.op_type == "Unsqueeze" else [])
-
-
-_PARTIAL_RULES: dict[str, Callable[[Constants, NodeProto], Partial | None]] = {
-    "Cast": _unchanged,
-    "Concat": _concat,
-    "Gather": _gather,
-    "Identity": _unchanged,
-    "Shape": _shape,
-    "Slice": _slice,
-    "Squeeze": _reshaped,
-    "Unsqueeze": _reshaped,
-}
-
-
-def _is_small(shape: tuple[Dim, ...]) -> bool:
-    sizes = [d for d in shape if isinstance(d, int)]
-    return len(sizes) == len(shape) and math.prod(sizes) <= _FOLD_LIMIT
+    return partial.astype(helper.tensor_dtype_to_np_dtype(known.dtype))
 
 
 def _run_node(

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import ScoreNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.sizes import is_invented as is_anonymous
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
 _ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
@@ -141,11 +142,6 @@ def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
 def format_shape(shape: tuple[Dim, ...]) -> str:
     """Return ``(N, 3, 224, 224)`` for messages, ``?`` for what is unknown."""
     return "(" + ", ".join("?" if is_anonymous(d) else str(d) for d in shape) + ")"
-
-
-def is_anonymous(size: Dim) -> bool:
-    """Return whether a size is unknown, or a symbol that only shape inference made up."""
-    return size is None or (isinstance(size, str) and size.startswith("unk__"))
 
 
 @dataclass(frozen=True)

@@ -1,203 +1,368 @@
-"""Types and shapes of all tensors: ONNX shape inference, helped where it does not follow.
+"""Types and shapes of all tensors: one walk over the nodes, in order.
 
-In: a model. Out: tensor -> `TensorType`, and the constants that were found on the way.
+Each node goes through ONNX's shape inference by itself, with the constants found so far; sizes
+known at run time only keep their symbols (`shape_rules`), arithmetic on sizes is followed
+(`constants`), and what a node demands of an input nothing is known of counts too. So an operator
+that nobody knows ends nothing.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+    inliner,
+)
 
 from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export import contrib_types, shape_rules
 from onnx_gradcam.export.constants import Constants
+from onnx_gradcam.export.partial_values import Partial
+from onnx_gradcam.export.sizes import Sizes, is_invented
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
+from onnx_gradcam.gradients.registry import attribute_of
 
-_SKELETON_LIMIT = 1024
-"""Initializers above this many elements are left out of shape inference: no shape is in them."""
+_STANDARD = frozenset({"", "ai.onnx"})
 
-_ROUNDS = 64
-"""Shape inference is repeated at most so often with the sizes that were worked out."""
+Types = dict[str, TensorType]
+Runtime = Callable[[Sequence[str]], Types]
+"""Asks onnxruntime for the types of tensors that cannot be inferred."""
 
 
 def infer_types(
-    model: ModelProto, tensor_values: Callable[[TensorProto], Array]
-) -> tuple[dict[str, TensorType], Constants]:
+    model: ModelProto,
+    tensor_values: Callable[[TensorProto], Array],
+    ask_runtime: Runtime | None = None,
+) -> tuple[Types, Constants]:
     """Return the types of all tensors as far as they are known, and the constants.
 
-    ONNX's inference follows shapes that are computed by Shape, Gather and Concat, but not through
-    all arithmetic: such results are evaluated here, put in place of their nodes, and the
-    inference is repeated, until nothing new is found.
+    Args:
+        model: the model; it is not changed.
+        tensor_values: fetches the values of an initializer.
+        ask_runtime: is asked for results of operators that no schema describes.
 
     Raises:
-        UnsupportedModelError: shape inference refuses the model.
+        UnsupportedModelError: a node belongs to an operator set that the model does not import.
     """
-    skeleton = _skeleton(model)
-    initializers = {t.name: t for t in model.graph.initializer}
-    producers = {o: n for n in model.graph.node for o in n.output if o}
-    pending = _integer_results(model)
-    found: dict[str, Array] = {}
-    for _ in range(_ROUNDS):
-        types = _types(_infer(skeleton), initializers)
-        constants = Constants(model, producers, initializers, tensor_values, types, found)
-        new = {}
-        for name in pending:
-            if name not in found and (value := constants.value(name)) is not None:
-                new[name] = value
-        shapes = _reshaped(skeleton, constants, types)
-        if not new and not shapes:
+    nodes = list(model.graph.node)
+    if model.functions:
+        nodes = list(_inlined(model).graph.node)
+    known: Types = {}
+    for trust in (True, False):
+        walk = _Walk(model, nodes, tensor_values, known, trust=trust)
+        if walk.unknown and ask_runtime is not None:
+            known |= ask_runtime(walk.unknown)
+            walk = _Walk(model, nodes, tensor_values, known, trust=trust)
+        ranks = walk.ranks_of_inputs()
+        if ranks:
+            walk = _Walk(model, nodes, tensor_values, known | ranks, trust=trust)
+        if not walk.stale:
             break
-        found |= new
-        _substitute(skeleton, new)
-        _declare(skeleton, shapes)
-    return types, constants
+    return walk.types, walk.constants
 
 
-def _declare(skeleton: ModelProto, values: list[ValueInfoProto]) -> None:
-    """Put types in place of what the model declares of the same tensors."""
-    names = {value.name for value in values}
-    kept = [value for value in skeleton.graph.value_info if value.name not in names]
-    del skeleton.graph.value_info[:]
-    skeleton.graph.value_info.extend([*kept, *values])
-
-
-def _reshaped(
-    skeleton: ModelProto, constants: Constants, types: dict[str, TensorType]
-) -> list[ValueInfoProto]:
-    """Return the results of Reshape whose shape is known better than inference found it."""
-    outputs = {v.name for v in skeleton.graph.output}
-    results = []
-    for node in skeleton.graph.node:
-        if node.op_type != "Reshape" or len(node.input) < 2 or node.output[0] in outputs:
-            continue
-        before, known = types.get(node.input[0]), types.get(node.output[0])
-        if before is None or (known is not None and _is_known(known.shape)):
-            continue
-        target = constants.partial_or_value(node.input[1])
-        if target is None or target.ndim != 1:
-            continue
-        shape = _reshape_result(list(target), before.shape)
-        if known is None or known.shape is None or _unknown(shape) < _unknown(known.shape):
-            results.append(helper.make_tensor_value_info(node.output[0], before.dtype, shape))
-    return results
-
-
-def _reshape_result(target: list[Dim], before: tuple[Dim, ...] | None) -> list[Dim]:
-    """Return the sizes of Reshape(x, target): 0 copies, and -1 is what is left over."""
-    shape: list[Dim] = [
-        (before[i] if before is not None and i < len(before) else None) if size == 0 else size
-        for i, size in enumerate(target)
-    ]
-    if shape.count(-1) == 1 and before is not None:
-        rest, given = list(before), [size for size in shape if size != -1]
-        for size in list(given):
-            if not isinstance(size, int) and size is not None and size in rest:
-                rest.remove(size)
-                given.remove(size)
-        shape[shape.index(-1)] = _quotient(rest, given)
-    return [None if size == -1 else size for size in shape]
-
-
-def _quotient(numerator: list[Dim], denominator: list[Dim]) -> Dim:
-    """Return the product of sizes over another one: a number, one symbol, or None."""
-    symbols = [size for size in numerator if not isinstance(size, int)]
-    below = [size for size in denominator if isinstance(size, int)]
-    if len(below) != len(denominator) or len(symbols) > 1 or 0 in below:
-        return None
-    above = math.prod(size for size in numerator if isinstance(size, int))
-    if not symbols:
-        return above // math.prod(below)
-    return symbols[0] if above == math.prod(below) else None
-
-
-def _unknown(shape: Sequence[Dim]) -> int:
-    return sum(1 for size in shape if size is None or str(size).startswith("unk__"))
-
-
-def _is_known(shape: tuple[Dim, ...] | None) -> bool:
-    return shape is not None and not _unknown(shape)
-
-
-def _integer_results(model: ModelProto) -> list[str]:
-    """Return the results of nodes that compute with the result of a Shape node."""
-    reached = {n.output[0] for n in model.graph.node if n.op_type == "Shape"}
-    order = []
-    for node in model.graph.node:
-        if node.op_type in _ARITHMETIC and any(name in reached for name in node.input):
-            reached.add(node.output[0])
-            order.append(node.output[0])
-    return order
-
-
-_ARITHMETIC = frozenset(
-    {
-        *("Add", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Floor"),
-        *("Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not"),
-        *("Range", "ReduceProd", "ReduceSum", "Reshape", "ScatterND", "Slice", "Squeeze", "Sub"),
-        *("Transpose", "Unsqueeze", "Where"),
-    }
-)
-"""Operators that exporters compute sizes with."""
-
-
-def _substitute(skeleton: ModelProto, values: dict[str, Array]) -> None:
-    """Put constants in place of the nodes that compute them."""
-    kept = [n for n in skeleton.graph.node if not any(o in values for o in n.output)]
-    del skeleton.graph.node[:]
-    skeleton.graph.node.extend(kept)
-    skeleton.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in values.items())
-
-
-def _skeleton(model: ModelProto) -> ModelProto:
-    """Return the model with large initializers turned into inputs, to be cheap to copy."""
-    copy = ModelProto()
-    copy.ir_version = max(4, model.ir_version)  # so that initializers need not be inputs
-    copy.opset_import.extend(model.opset_import)
+def _inlined(model: ModelProto) -> ModelProto:
+    """Return the nodes, those of model-local functions in place of their calls; no weights."""
+    copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     copy.functions.extend(model.functions)
-    graph = copy.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    declared = {i.name for i in graph.input}
-    for tensor in model.graph.initializer:
-        small = math.prod(tensor.dims) <= _SKELETON_LIMIT
-        if small and tensor.data_location != TensorProto.EXTERNAL:
-            graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+    copy.graph.name = model.graph.name or "graph"
+    copy.graph.node.extend(model.graph.node)
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.output.extend(model.graph.output)
+    inlined: ModelProto = inliner.inline_local_functions(copy)
+    return inlined
+
+
+class _Walk:
+    """One pass over the nodes.
+
+    Attributes:
+        types: what was found.
+        constants: likewise.
+        sizes: the symbols.
+        unknown: results of operators that no schema describes and nothing declares.
+        stale: the shapes that the model declares contradict its inputs.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        nodes: list[NodeProto],
+        tensor_values: Callable[[TensorProto], Array],
+        given: Types,
+        *,
+        trust: bool,
+        sizes: Sizes | None = None,
+    ) -> None:
+        self._model = model
+        self._nodes = nodes
+        self._tensor_values = tensor_values
+        self._opsets = {o.domain or "": o.version for o in model.opset_import}
+        if "ai.onnx" in self._opsets:
+            self._opsets[""] = self._opsets.pop("ai.onnx")
+        self._imports = [helper.make_opsetid(d, v) for d, v in self._opsets.items()]
+        self._trust = trust
+        self._given = given
+        graph = model.graph
+        self._declared = _types_of([*graph.value_info, *graph.output])
+        initializers = {t.name: t for t in graph.initializer}
+        inputs = _types_of(i for i in graph.input if i.name not in initializers)
+        self._symbols = {d for t in inputs.values() for d in t.shape or () if isinstance(d, str)}
+        declared = (*inputs.values(), *self._declared.values())
+        taken = {d for t in declared for d in t.shape or () if isinstance(d, str)}
+        self.sizes = Sizes(taken) if sizes is None else sizes
+        self.types: Types = {
+            name: TensorType(t.data_type, tuple(t.dims)) for name, t in initializers.items()
+        }
+        for sparse in graph.sparse_initializer:
+            kind = TensorType(sparse.values.data_type, tuple(sparse.dims))
+            self.types[sparse.values.name] = kind
+        self._others = {i.name: i.type for i in graph.input if i.name not in inputs}
+        self._protos: dict[TensorType, TypeProto] = {}
+        self.constants = Constants(model, initializers, tensor_values, self.types, self.sizes)
+        self.unknown: list[str] = []
+        self.stale = False
+        for name, kind in inputs.items():
+            self._set(name, kind)
+        for node in nodes:
+            self._visit(node)
+
+    # -- what the rules ask for ------------------------------------------------------------------
+
+    def type_of(self, name: str) -> TensorType | None:
+        return self.types.get(name)
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        known = self.types.get(name)
+        return known.shape if known else None
+
+    def value(self, name: str) -> Array | None:
+        return self.constants.value(name)
+
+    def partial_or_value(self, name: str) -> Partial | None:
+        return self.constants.partial_or_value(name)
+
+    # -- the walk --------------------------------------------------------------------------------
+
+    def _visit(self, node: NodeProto) -> None:
+        domain = "" if node.domain in _STANDARD else node.domain
+        if domain not in self._opsets:
+            raise UnsupportedModelError(
+                f"shape inference fails on the model: No opset import for domain"
+                f" {domain or 'ai.onnx'!r}, which node {node.name or node.output[0]!r} belongs to"
             )
-    return copy
+        self._demand(node)
+        found = self._infer(node, domain)
+        if domain == "" and found and found[0] is not None:
+            found[0] = self._refined(node, found[0])
+        for name, kind in zip(node.output, found, strict=False):
+            if name:
+                self._set(name, kind)
+        self.constants.visit(node)
+
+    def _set(self, name: str, found: TensorType | None) -> None:
+        """Note a tensor's type, with a symbol for each unknown size."""
+        kind = self._merged(name, found)
+        if kind is None:
+            return
+        if kind.shape is not None and None in kind.shape:
+            shape = tuple(self.sizes.fresh() if size is None else size for size in kind.shape)
+            kind = TensorType(kind.dtype, shape)
+        self.types[name] = kind
+
+    def _merged(self, name: str, found: TensorType | None) -> TensorType | None:
+        """Return what was found, completed by what is declared or was given."""
+        told = self._given.get(name) or self._declared.get(name)
+        if told is None or (found is not None and told.shape is None):
+            return found
+        trusted = self._trust or name in self._given
+        shape = told.shape
+        if shape is not None and not trusted:
+            shape = (None,) * len(shape)
+        if found is None or found.shape is None:
+            return TensorType(told.dtype if found is None else found.dtype, shape)
+        if shape is None or len(shape) != len(found.shape):
+            self.stale |= shape is not None and trusted
+            return found
+        return TensorType(found.dtype, tuple(map(self._better, found.shape, shape)))
+
+    def _better(self, found: Dim, told: Dim) -> Dim:
+        """Return the better known of two sizes; a contradiction shows that the model's are old."""
+        if isinstance(told, int):
+            if is_invented(found):
+                return told
+            self.stale |= found != told
+        return told if is_invented(found) and told in self._symbols else found
+
+    # -- one node --------------------------------------------------------------------------------
+
+    def _infer(self, node: NodeProto, domain: str) -> list[TensorType | None]:
+        branch = self._branch(node) if node.op_type == "If" and not domain else None
+        if branch is not None:
+            return self._of_branch(branch)
+        rule = contrib_types.RULES.get(domain, {}).get(node.op_type)
+        if rule is not None:
+            return rule(self, node)
+        version = self._opsets[domain]
+        if not onnx.defs.has(node.op_type, version, domain):
+            self.unknown += [o for o in node.output if o and o not in self._declared | self._given]
+            return [None] * len(node.output)
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+        names = [*node.input, *_outer_reads(node)]
+        data = {name: self.constants.small_tensor(name) for name in node.input if name}
+        try:
+            results = onnx.shape_inference.infer_node_outputs(
+                schema,
+                node,
+                {name: self._proto(name) for name in names if name},
+                {name: tensor for name, tensor in data.items() if tensor is not None},
+                opset_imports=self._imports,
+                ir_version=max(self._model.ir_version, 4),
+            )
+        except Exception:  # it refuses what onnxruntime may run, in a branch not taken, say
+            return [None] * len(node.output)
+        self._others |= {n: t for n, t in results.items() if not t.HasField("tensor_type")}
+        return [_tensor_type(results[o]) if o in results else None for o in node.output]
+
+    def _proto(self, name: str) -> TypeProto:
+        kind = self.types.get(name)
+        if kind is None:
+            return self._others.get(name) or TypeProto()
+        if kind not in self._protos:
+            self._protos[kind] = helper.make_tensor_type_proto(kind.dtype, kind.shape)
+        return self._protos[kind]
+
+    def _refined(self, node: NodeProto, found: TensorType) -> TensorType:
+        """Return the type with the symbols that ONNX's inference gave up."""
+        rule = shape_rules.RULES.get(node.op_type)
+        if rule is None or (found.shape is not None and None not in found.shape):
+            return found
+        shape = rule(self, node, found.shape)
+        if shape is None or (found.shape is not None and len(shape) != len(found.shape)):
+            return found
+        if found.shape is None:
+            return TensorType(found.dtype, shape)
+        pairs = zip(found.shape, shape, strict=True)
+        return TensorType(found.dtype, tuple(b if a is None else a for a, b in pairs))
+
+    def _branch(self, node: NodeProto) -> GraphProto | None:
+        """Return the branch that an If takes when its condition is constant."""
+        condition = self.constants.value(node.input[0])
+        if condition is None:
+            return None
+        name = "then_branch" if condition.reshape(-1)[0] else "else_branch"
+        branch: GraphProto | None = attribute_of(node, name)
+        return branch
+
+    def _of_branch(self, branch: GraphProto) -> list[TensorType | None]:
+        model = ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
+        model.graph.CopyFrom(branch)
+        for name in dict.fromkeys(_reads(branch)):
+            constant = self.constants.small_tensor(name)
+            if constant is not None:
+                model.graph.initializer.append(constant)
+            else:
+                model.graph.input.append(ValueInfoProto(name=name, type=self._proto(name)))
+        walk = _Walk(
+            model,
+            list(branch.node),
+            self._tensor_values,
+            {},
+            trust=self._trust,
+            sizes=self.sizes,
+        )
+        return [walk.types.get(value.name) for value in branch.output]
+
+    # -- what a node demands of its inputs -------------------------------------------------------
+
+    def _demand(self, node: NodeProto) -> None:
+        """Take from a node's weights what its first input must be, where nothing is known of it."""
+        name = node.input[0] if node.input else ""
+        known = self.types.get(name)
+        if not name or name in self._others or (known is not None and known.shape is not None):
+            return
+        weights = next((self.types[i] for i in node.input[1:] if i in self.types), None)
+        if weights is None:
+            return
+        if node.op_type in _WEIGHTS:
+            kernel = self.types.get(node.input[_WEIGHTS[node.op_type]])
+            if kernel is None or kernel.shape is None:
+                return
+            channels = self.sizes.product([kernel.shape[1], attribute_of(node, "group", 1)])
+            if node.op_type == "ConvTranspose":
+                channels = kernel.shape[0]
+            dtype = known.dtype if known else kernel.dtype
+            spatial = (None,) * (len(kernel.shape) - 2)
+            self._set(name, TensorType(dtype, (None, channels, *spatial)))
+        elif known is None and node.op_type in _ONE_TYPE:
+            self._set(name, TensorType(weights.dtype))
+
+    def ranks_of_inputs(self) -> Types:
+        """Return the inputs without a shape, with the rank that the nodes behind them reveal."""
+        ranks = {n: len(t.shape) for n, t in self.types.items() if t.shape is not None}
+        for node in reversed(self._nodes):
+            rank = ranks.get(node.output[0]) if node.output else None
+            if rank is None or node.op_type not in _KEEPS_RANK:
+                continue
+            for name in node.input[: 2 if node.op_type in _ARITHMETIC else 1]:
+                if name and not self.constants.is_constant(name):
+                    ranks.setdefault(name, rank)
+        return {
+            i.name: TensorType(self.types[i.name].dtype, (None,) * ranks[i.name])
+            for i in self._model.graph.input
+            if i.name in self.types and self.types[i.name].shape is None and i.name in ranks
+        }
 
 
-def _infer(model: ModelProto) -> ModelProto:
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UnsupportedModelError(f"shape inference fails on the model: {reason}") from error
+_WEIGHTS = {"Conv": 1, "ConvTranspose": 1}
+
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+
+_ONE_TYPE = _ARITHMETIC | {"BatchNormalization", "Gemm", "LayerNormalization", "MatMul", "PRelu"}
+"""Operators whose inputs are all of one type."""
+
+_KEEPS_RANK = _ARITHMETIC | {
+    *("BatchNormalization", "Cast", "Clip", "DequantizeLinear", "Dropout", "Identity"),
+    *("InstanceNormalization", "LeakyRelu", "Neg", "Pad", "QuantizeLinear", "Relu", "Resize"),
+    *("Sigmoid", "Tanh", "Transpose"),
+}
 
 
-def _types(model: ModelProto, initializers: dict[str, TensorProto]) -> dict[str, TensorType]:
-    types = {name: TensorType(t.data_type, tuple(t.dims)) for name, t in initializers.items()}
-    graph = model.graph
-    for tensor in graph.initializer:
-        types.setdefault(tensor.name, TensorType(tensor.data_type, tuple(tensor.dims)))
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        known = _type_of(value)
-        if known is not None and value.name not in types:
-            types[value.name] = known
-    return types
+def _outer_reads(node: NodeProto) -> list[str]:
+    """Return what the sub-graphs of a node read from around them."""
+    names: list[str] = []
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
+        for graph in graphs:
+            names += _reads(graph)
+    return names
 
 
-def _type_of(value: ValueInfoProto) -> TensorType | None:
-    if not value.type.HasField("tensor_type"):
+def _reads(graph: GraphProto) -> list[str]:
+    inner = {o for n in graph.node for o in n.output}
+    inner |= {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    names = [name for n in graph.node for name in (*n.input, *_outer_reads(n))]
+    names += [o.name for o in graph.output]
+    return [name for name in names if name and name not in inner]
+
+
+def _types_of(values: Iterable[ValueInfoProto]) -> Types:
+    found = ((value.name, _tensor_type(value.type)) for value in values)
+    return {name: kind for name, kind in found if kind is not None}
+
+
+def _tensor_type(proto: TypeProto) -> TensorType | None:
+    if not proto.HasField("tensor_type"):
         return None
-    tensor = value.type.tensor_type
+    tensor = proto.tensor_type
     if not tensor.elem_type:
         return None
     if not tensor.HasField("shape"):

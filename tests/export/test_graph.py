@@ -83,7 +83,7 @@ def test_large_weights_do_not_weigh_on_inference() -> None:
         return numpy_helper.to_array(tensor)
 
     graph = Graph(model, values)
-    assert graph.shape("y") == ("P", 64)
+    assert graph.shape("y") == ("N", 64)
     assert fetched == []
     assert graph.constant("w") is not None
     assert fetched == ["w"]
