@@ -83,8 +83,5 @@ def _array(value: Any, name: str) -> Any:
             " for device 'cpu', or cast the output to float in the model"
         )
     shape = value.shape()
-    count = int(np.prod(shape))
-    if not count:
-        return np.zeros(shape, np.float32)
-    bits = (ctypes.c_uint16 * count).from_address(value.data_ptr())
-    return from_bits(np.frombuffer(bits, np.uint16).reshape(shape))
+    data = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return from_bits(np.frombuffer(data, np.uint16).reshape(shape))

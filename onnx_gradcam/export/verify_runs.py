@@ -14,6 +14,7 @@ import numpy as np
 from onnx_gradcam.contract import ExportMetadata
 from onnx_gradcam.export.compare_outputs import Difference, compare_outputs
 from onnx_gradcam.export.model_file import LoadedModel
+from onnx_gradcam.export.runnable import original_session
 from onnx_gradcam.export.sessions import runtime_version
 from onnx_gradcam.export.verification_report import Check
 from onnx_gradcam.export.verify_explanation import check_explanation
@@ -36,11 +37,15 @@ def check_runs(
         source: the original model, when it is at hand.
         seed: of random inputs and directions.
         inputs: input values in place of random ones.
+
+    Raises:
+        UnsupportedModelError: onnxruntime cannot run the original model on the CPU.
     """
+    original = None if source is None else original_session(source)
     plain = session_of(exported, optimise=False)
     yield Check("loads", True, f"onnxruntime {runtime_version()}, CPU provider")
     reference = source or exported
-    original = plain if source is None else session_of(source, optimise=False)
+    original = original or plain
     specs = input_specs(original)
     sizes = find_shapes(original, specs, metadata, inputs or {}, seed)
     if isinstance(sizes, str):
