@@ -76,13 +76,14 @@ def with_expansions(graph: Graph, names: Iterable[str]) -> ModelProto:
         if any(o in needed for o in node.output):
             needed.update(Graph.reads(node))
             nodes.append(node)
-    if not nodes:
+    constants = [tensor for tensor in graph.expansion_initializers if tensor.name in needed]
+    if not nodes and not constants:
         return graph.original
     model = ModelProto()
     model.CopyFrom(graph.original)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     model.graph.node.extend(reversed(nodes))
-    model.graph.initializer.extend(t for t in graph.expansion_initializers if t.name in needed)
+    model.graph.initializer.extend(constants)
     return model
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from onnx_gradcam.export.expansion import convolution, registry
+from onnx_gradcam.export.expansion import (
+    activations,
+    attention,
+    convolution,
+    layout,
+    normalization,
+    products,
+    registry,
+)
 
-MODULES = (convolution,)
+MODULES = (activations, attention, convolution, layout, normalization, products)
 """A module that is not named here is not used."""
 
 
-def find_rule(domain: str, op_type: str, opset: int) -> registry.Rule | None:  # noqa: ARG001
+def find_rule(domain: str, op_type: str, opset: int) -> registry.Rule | None:
     """Return what expands an operator at an opset, None where nothing does."""
     return registry.find_expansion(domain, op_type)
