@@ -12,12 +12,13 @@ from functools import cached_property
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from onnx_gradcam.export.constants import Constants
+from onnx_gradcam.export.quantized_flow import carrying_results
 from onnx_gradcam.export.types import infer_types
+from onnx_gradcam.gradients.clipping import Flow
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
+from onnx_gradcam.gradients.registry import FLOATS
 
-FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-)
+__all__ = ["FLOATS", "Graph", "describe"]
 
 
 class Graph:
@@ -126,17 +127,40 @@ class Graph:
         """
         return self._inferred[1].value(name)
 
+    # -- neighbours ----------------------------------------------------------------------------
+
+    def producer_of(self, name: str) -> NodeProto | None:
+        """Return the node that computes a tensor, None for inputs and weights."""
+        index = self.producer.get(name)
+        return None if index is None else self.nodes[index]
+
+    def readers_of(self, name: str) -> list[NodeProto]:
+        """Return the nodes that read a tensor, each once."""
+        return [self.nodes[index] for index in dict.fromkeys(self.consumers.get(name, []))]
+
+    @cached_property
+    def flow(self) -> Flow:
+        """This graph as `gradients.clipping` asks about it."""
+        return Flow(
+            self.producer_of,
+            self.readers_of,
+            lambda name: name in self.outputs,
+            self.constant,
+            lambda name: self.types[name].dtype if name in self.types else int(TensorProto.FLOAT),
+        )
+
     # -- reachability --------------------------------------------------------------------------
 
     def depends_on(self, sources: Iterable[str]) -> set[str]:
         """Return all tensors that depend on `sources` by differentiable data flow.
 
-        Integer and boolean results (shapes, indices, masks) carry no gradient and end the flow.
+        Shapes, indices and masks carry no gradient and end the flow; quantized numbers do not.
         """
         reached = set(sources)
         for node in self.nodes:
-            if any(name in reached for name in self.reads(node)):
-                reached.update(o for o in node.output if o and self.is_float(o))
+            found = [name for name in self.reads(node) if name in reached]
+            if found:
+                reached.update(carrying_results(node, found, self.is_float))
         return reached
 
     def leads_to(self, target: str) -> set[str]:

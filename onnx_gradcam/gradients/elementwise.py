@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 
 from onnx_gradcam.gradients.emitter import Emitter
-from onnx_gradcam.gradients.registry import ZERO, Context, Gradients, gradient
+from onnx_gradcam.gradients.registry import FLOATS, ZERO, Context, Gradients, gradient
 from onnx_gradcam.gradients.unary import UnaryRule, register_from_input, register_from_output
 
 
 def divided_where_positive(emit: Emitter, dy: str, divisor: str) -> str:
     """Return dy / divisor where the divisor is positive, else 0."""
     positive = emit.greater(divisor, 0.0)
-    return emit.div(emit.masked(dy, positive), emit.where(positive, divisor, 1.0))
+    return emit.masked(emit.div(dy, emit.where(positive, divisor, 1.0)), positive)
 
 
 def sqrt(emit: Emitter, dy: str, y: str) -> str:
@@ -110,8 +110,9 @@ register_from_input(
 @gradient("Cast")
 @gradient("CastLike", since=15)
 def _cast(ctx: Context) -> Gradients:
-    """Cast back: both types are floats, as no gradient flows through others."""
-    return [ctx.emit.cast(ctx.dy, ctx.emit.dtype(ctx.inputs[0]))]
+    """Cast back; the gradient of quantized numbers, integers, stays a float."""
+    dtype = ctx.emit.dtype(ctx.inputs[0])
+    return [ctx.emit.cast(ctx.dy, dtype) if dtype in FLOATS else ctx.dy]
 
 
 @gradient("Ceil", "EyeLike", "Floor", "Hardmax", "Round", "Sign")

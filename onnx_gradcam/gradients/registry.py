@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnx_gradcam.gradients.emitter import Array, Dim, Emitter
 
@@ -29,6 +29,11 @@ NEWEST_OPSET = 26
 """Highest opset of the default domain whose operators were compared with the formulas here."""
 
 MICROSOFT = "com.microsoft"
+
+FLOATS = frozenset(
+    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+)
+"""Element types in which gradients are computed."""
 
 
 class FormulaError(Exception):
@@ -57,7 +62,9 @@ class Context:
         output_gradients: dL/d(output) per output, None where the score does not depend on it.
         wanted: whether the gradient of an input is asked for, per input.
         forward_node: the forward operator of a type that reads a tensor, if any (lowerings).
-        producer: the forward node that computes a tensor, if any (lowerings).
+        producer: the forward node that computes a tensor, if any.
+        readers: the forward nodes that read a tensor.
+        is_output: whether a tensor is an output of the forward model.
         differentiated: the forward tensor whose gradient the node computes (lowerings).
     """
 
@@ -70,6 +77,8 @@ class Context:
     wanted: list[bool] = field(default_factory=list)
     forward_node: Callable[[str, str], NodeProto | None] = lambda _op_type, _tensor: None
     producer: Callable[[str], NodeProto | None] = lambda _tensor: None
+    readers: Callable[[str], Sequence[NodeProto]] = lambda _tensor: ()
+    is_output: Callable[[str], bool] = lambda _tensor: False
     differentiated: str = ""
 
     @property

@@ -11,6 +11,7 @@ from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
 from onnx_gradcam.export.tail import Tail, listed, refuse_missing_formulas
 from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.quantization import folded_gradient, readable_outputs
 from onnx_gradcam.gradients.registry import ZERO, Context, FormulaError, find_gradient
 
 
@@ -75,9 +76,14 @@ def _propagate(
         opset,
         output_gradients=incoming,
         wanted=[name in tail.tensors for name in node.input],
+        producer=graph.producer_of,
+        readers=graph.readers_of,
+        is_output=lambda name: name in graph.outputs,
     )
+    context.outputs = readable_outputs(context)
     with emit.scope(f"gradient/{node.name or node.output[0]}".strip("/")):
-        results = formula(context)
+        folded = folded_gradient(context)
+        results = formula(context) if folded is None else [folded]
     for index, (name, wanted) in enumerate(zip(node.input, context.wanted, strict=True)):
         if not wanted:
             continue
