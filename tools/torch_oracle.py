@@ -24,17 +24,33 @@ def declare_torchvision_operators() -> torch.library.Library:
     return library
 
 
-class _Recorder(TorchFunctionMode):  # type: ignore[misc]  # torch is not installed for checks
-    """Keeps every differentiable tensor that is computed while it is active."""
+_OUT_OF_PLACE = {
+    "__iadd__": torch.Tensor.__add__,
+    "__isub__": torch.Tensor.__sub__,
+    "__imul__": torch.Tensor.__mul__,
+    "__itruediv__": torch.Tensor.__truediv__,
+}
+"""``x += y`` without overwriting x, which other variables may hold only as their own copy."""
+
+
+class Recorder(TorchFunctionMode):  # type: ignore[misc]  # torch is not installed for checks
+    """Keeps every differentiable tensor that is computed while it is active.
+
+    Attributes:
+        tensors: in the order in which they were computed, three axes or more.
+    """
 
     def __init__(self) -> None:
+        """Start with nothing recorded."""
         super().__init__()
         self.tensors: list[torch.Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, out of place where it would overwrite, and record its tensors."""
         kwargs = dict(kwargs or {})
         if "inplace" in kwargs:  # would overwrite what was recorded before
             kwargs["inplace"] = False
+        func = _OUT_OF_PLACE.get(getattr(func, "__name__", ""), func)
         result = func(*args, **kwargs)
         for value in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(value, torch.Tensor) and value.requires_grad and value.dim() >= 3:
@@ -57,7 +73,7 @@ class TorchOracle:
             if hasattr(module, "inplace"):
                 module.inplace = False
         leaf = torch.from_numpy(x).requires_grad_()
-        with _Recorder() as recorder:
+        with Recorder() as recorder:
             scores = model(leaf)
         self._scores = scores
         self.scores: Array = scores.detach().numpy()

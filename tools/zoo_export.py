@@ -1,0 +1,81 @@
+"""The ONNX files of the zoo: one network through both exporters of PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+INPUT = "image"
+EXPORTERS = ("legacy", "dynamo")
+"""``torch.onnx.export(dynamo=False)`` at opset 17 and ``dynamo=True`` at opset 18."""
+
+_OPSETS = {"legacy": (17, 18), "dynamo": (18,)}  # Col2Im came with 18
+
+
+def file_of(folder: Path, stem: str, exporter: str) -> Path:
+    """Return where the file of an exporter stands."""
+    return folder / f"{stem}.{exporter}.onnx"
+
+
+def export_network(model: nn.Module, images: torch.Tensor, path: Path, exporter: str) -> None:
+    """Write the network as ONNX with a free batch size, or with that of `images` where it must be.
+
+    Raises:
+        RuntimeError: the exporter refuses the network.
+    """
+    problems = []
+    for opset in _OPSETS[exporter]:
+        for free_batch in (True, False):
+            try:
+                _WRITERS[exporter](model, images, path, opset, free_batch)
+            except Exception as error:  # exporters raise anything
+                problems.append(f"{type(error).__name__}: {_summary(error)}")
+                path.unlink(missing_ok=True)
+            else:
+                return
+    raise RuntimeError(problems[-1])
+
+
+def _write_legacy(
+    model: nn.Module, images: torch.Tensor, path: Path, opset: int, free_batch: bool
+) -> None:
+    torch.onnx.export(
+        model,
+        (images,),
+        str(path),
+        dynamo=False,
+        opset_version=opset,
+        training=torch.onnx.TrainingMode.PRESERVE,  # keeps the weights as they are
+        dynamic_axes={INPUT: {0: "N"}, "logits": {0: "N"}} if free_batch else None,
+        input_names=[INPUT],
+        output_names=["logits"],
+    )
+
+
+def _write_dynamo(
+    model: nn.Module, images: torch.Tensor, path: Path, opset: int, free_batch: bool
+) -> None:
+    torch.onnx.export(
+        model,
+        (images,),
+        str(path),
+        dynamo=True,
+        opset_version=opset,
+        external_data=False,
+        dynamic_shapes=({0: torch.export.Dim("N")},) if free_batch else None,
+        verbose=False,
+        input_names=[INPUT],
+        output_names=["logits"],
+    )
+
+
+_WRITERS = {"legacy": _write_legacy, "dynamo": _write_dynamo}
+
+
+def _summary(error: Exception) -> str:
+    """Return the line of a long message that says what went wrong: mostly that of the cause."""
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(cause).__name__

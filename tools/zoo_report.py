@@ -1,0 +1,156 @@
+"""The results of the zoo as text: a table, a summary, and the failures in groups."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tools.zoo_export import file_of
+from tools.zoo_models import Architecture
+
+Results = Mapping[Architecture, dict[str, dict[str, Any]]]
+
+
+def _rows(results: Results) -> Iterator[tuple[Architecture, dict[str, Any]]]:
+    for architecture, rows in results.items():
+        for row in rows.values():
+            yield architecture, row
+
+
+def summary(results: Results) -> str:
+    """Return how many rows and architectures came out how."""
+    lines = []
+    for layer in ("auto", "first"):
+        for exporter in ("legacy", "dynamo"):
+            states = Counter(
+                row["status"]
+                for _, row in _rows(results)
+                if (row["layer"], row["exporter"]) == (layer, exporter)
+            )
+            told = ", ".join(f"{count} {status}" for status, count in states.most_common())
+            lines.append(f"{exporter}, {layer}: {told or 'nothing yet'}")
+    complete = [a for a, rows in results.items() if rows and _right(rows)]
+    lines.append(f"architectures right in every row that PyTorch exports: {len(complete)}")
+    return "\n".join(lines)
+
+
+def _right(rows: dict[str, dict[str, Any]]) -> bool:
+    states = {row["status"] for row in rows.values()}
+    return "ok" in states and states <= {"ok", "not exported"}
+
+
+_VARIABLE = re.compile(r"'[^']*'|\d+(\.\d+)?(e-?\d+)?|[/\w.]*/[/\w.]+")
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Return a heading for rows that fail alike: the message without names and numbers."""
+    operators = sorted(set(re.findall(r"[\w.]+::\w+-\d+", row["detail"])))
+    if operators:
+        return f"{row['status']}: {', '.join(operators)}"
+    return f"{row['status']}: {_VARIABLE.sub('…', row['detail'])[:140]}"
+
+
+def failures(results: Results, folder: Path) -> str:
+    """Return what is not right, the most frequent reason first, with files and messages."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for architecture, row in _rows(results):
+        if row["status"] == "ok":
+            continue
+        source = file_of(folder, architecture.file_stem, row["exporter"])
+        worst = {**row["float32"], **{f"{k} float64": v for k, v in row["float64"].items()}}
+        told = ", ".join(f"{k} {v:.1e}" for k, v in worst.items())
+        where = f"{row['operator']} `{row['target']}` {row['shape']}" if row["target"] else ""
+        groups[_reason(row)].append(
+            f"- {source} ({row['layer']}) {where} {told} {row['detail'][:400]}".rstrip()
+        )
+    lines = [summary(results), ""]
+    for reason, items in sorted(groups.items(), key=lambda item: -len(item[1])):
+        lines += [f"## {len(items)} x {reason}", *items, ""]
+    return "\n".join(lines)
+
+
+_COLUMNS = (
+    "architecture",
+    "family",
+    "exporter",
+    "layer",
+    "target",
+    "A",
+    "builder",
+    "A error",
+    "dy/dA error",
+    "CAM error",
+    "overhead",
+)
+
+
+def report(results: Results) -> str:
+    """Return the document."""
+    names = [a for a, rows in results.items() if rows]
+    lines = [
+        _HEADER,
+        f"{len(names)} architectures. " + summary(results).splitlines()[-1].capitalize() + ".",
+        "",
+        "```text",
+        *summary(results).splitlines()[:-1],
+        "```",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|" + "---|" * len(_COLUMNS),
+    ]
+    lines += [_line(a, row) for a, row in _rows(results) if row["status"] == "ok"]
+    rest = [(a, row) for a, row in _rows(results) if row["status"] != "ok"]
+    if rest:
+        lines += [
+            "",
+            "## Not right",
+            "",
+            "| architecture | exporter | layer | why |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {a.name} | {row['exporter']} | {row['layer']} | {row['status']}: {_plain(row)} |"
+            for a, row in rest
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(row: dict[str, Any]) -> str:
+    errors = row["float64"] or row["float32"]
+    told = ", ".join(f"{k} {v:.1e}" for k, v in errors.items())
+    return (told or row["detail"]).replace("|", "\\|").replace("\n", " ")[:200]
+
+
+def _line(architecture: Architecture, row: dict[str, Any]) -> str:
+    exact = row["float64"] or row["float32"]
+    mark = " †" if row["float64"] else ""
+    cells = [
+        architecture.name,
+        architecture.family,
+        row["exporter"],
+        row["layer"],
+        row["operator"],
+        " x ".join(map(str, row["shape"][1:])),
+        row["builder"],
+        *(f"{exact[key]:.0e}{mark}" for key in ("A", "dy/dA", "CAM")),
+        f"{row['overhead']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+_HEADER = """# The architecture zoo
+
+Written by `tools/zoo.py`. Architectures of timm, torchvision and transformers, small variants with
+seeded random weights, through both ONNX exporters of PyTorch (*legacy*: opset 17, or 18 where an
+operator needs it; *dynamo*: opset 18), each explained at the recommended layer (*auto*) and at the
+first convolution (*first*), for two images and two classes.
+
+Errors are relative (Euclidean norm) to PyTorch autograd at the same tensor, which is found among
+all tensors of the network by its values. They are those of float32, onnxruntime against PyTorch;
+where that exceeds 1e-4, those of the same graph in float64 against autograd in float64 (marked †):
+in float32 two engines disagree about units that lie within rounding of the kink of a ReLU.
+*overhead*: time with the explanation / time without, on one thread, at these small sizes.
+"""
