@@ -16,19 +16,23 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, defs, helper
 
-from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.graph import Graph, describe
 from onnx_gradcam.gradients.emitter import Array, Emitter, TensorType
+from onnx_gradcam.gradients.registry import NEWEST_OPSET
 
 HALVES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+_NAMES: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
+_STANDARD = frozenset({"", "ai.onnx"})
 
 TYPE_ATTRIBUTES = frozenset({"dtype", "output_dtype", "softmax_precision", "stash_type", "to"})
 """Attributes of standard operators that hold an element type."""
 
 _UNTYPED = frozenset({"Shape", "Size"})
 """Operators that read a tensor of any type, and none of its values."""
-
 
 _MAXIMA = frozenset({"GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin"})
 """Operators whose first output is one of the elements that they read."""
@@ -43,8 +47,8 @@ class Float32View(Graph):
     """
 
     def __init__(self, graph: Graph, halves: frozenset[str]) -> None:
-        """Index the nodes anew: those that name a half-precision type name float32."""
-        super().__init__(graph.model)
+        """Share everything with the graph but nodes that name a half-precision type."""
+        vars(self).update(vars(graph))
         self._graph = graph
         self.halves = halves
         self.nodes = [_in_float32(node) for node in self.nodes]
@@ -77,6 +81,41 @@ def _in_float32(node: NodeProto) -> NodeProto:
         if attribute.name in TYPE_ATTRIBUTES and attribute.i in HALVES:
             attribute.i = TensorProto.FLOAT
     return copy
+
+
+def refuse_invalid_halves(graph: Graph) -> None:
+    """Refuse a model with an operator that does not take half precision in the model's opset.
+
+    Exporters write such ones for bfloat16; no runtime loads them, and inference ends there.
+
+    Raises:
+        UnsupportedModelError: naming the first of them.
+    """
+    for node in graph.nodes:
+        opset = graph.opset(node.domain)
+        for position, name in enumerate(node.input):
+            known = graph.type_of(name)
+            if known is None or known.dtype not in HALVES or node.domain not in _STANDARD:
+                continue
+            if not _takes(node.op_type, opset, position, _NAMES[known.dtype]):
+                later = range(opset + 1, NEWEST_OPSET + 1)
+                takes = (o for o in later if _takes(node.op_type, o, position, _NAMES[known.dtype]))
+                since = next(takes, None)
+                hint = f" (it does from opset {since} on)" if since else ""
+                raise UnsupportedModelError(
+                    f"{describe(node, opset)} does not take {_NAMES[known.dtype]}{hint}; convert"
+                    " the model to float32, or export it anew in a newer opset"
+                )
+
+
+def _takes(op_type: str, opset: int, position: int, type_name: str) -> bool:
+    """Return whether an operator takes a type; unknown operators take all."""
+    try:
+        inputs = defs.get_schema(op_type, opset, "").inputs
+    except defs.SchemaError:
+        return True
+    formal = inputs[min(position, len(inputs) - 1)]
+    return f"tensor({type_name})" in formal.types
 
 
 def float32_view(graph: Graph) -> Graph:
@@ -143,7 +182,7 @@ class _WideningEmitter(Emitter):
     def _maximum(self, name: str) -> str | None:
         index = self._graph.producer.get(name)
         node = self._graph.nodes[index] if index is not None else NodeProto()
-        if node.op_type not in _MAXIMA or node.domain not in {"", "ai.onnx"}:
+        if node.op_type not in _MAXIMA or node.domain not in _STANDARD:
             return None
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         return self.node(node.op_type, list(node.input), hint=name.lstrip("/"), **attributes)
