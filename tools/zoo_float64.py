@@ -30,7 +30,7 @@ def _torch_pads(pads: list[int]) -> list[int]:
     return [p for i in reversed(range(half)) for p in (pads[i], pads[half + i])]
 
 
-class Conv(_CORRECTED["Conv"]):  # type: ignore[misc]
+class Conv(_CORRECTED["Conv"]):  # type: ignore[misc,valid-type]
     """Convolution by torch."""
 
     def _run(self, x: Array, w: Array, b: Array | None = None, **attributes: Any) -> Any:
@@ -52,7 +52,7 @@ class Conv(_CORRECTED["Conv"]):  # type: ignore[misc]
         return (result.numpy(),)
 
 
-class ConvTranspose(_CORRECTED["ConvTranspose"]):  # type: ignore[misc]
+class ConvTranspose(_CORRECTED["ConvTranspose"]):  # type: ignore[misc,valid-type]
     """Transposed convolution by torch; pads cut off what the full one makes."""
 
     def _run(self, x: Array, w: Array, b: Array | None = None, **attributes: Any) -> Any:

@@ -8,6 +8,7 @@ return by the values of its positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -94,7 +95,7 @@ def _views(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[_Map]:
     if len(shape) == len(wanted):
         for order in permutations(range(len(shape))):
             if tuple(shape[i] for i in order) == wanted:
-                yield lambda a, order=order: a.transpose(order)
+                yield partial(np.transpose, axes=order)
     tokens = int(np.prod(wanted[2:]))
     if len(shape) != 3 or len(wanted) == 3:
         return
@@ -102,9 +103,12 @@ def _views(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[_Map]:
         batch, channels, count = (shape[i] for i in order)
         if (batch, channels) == wanted[:2] and count >= tokens:
             for start in {count - tokens, 0}:
-                yield lambda a, order=order, start=start: a.transpose(order)[
-                    :, :, start : start + tokens
-                ].reshape(wanted)
+                yield partial(_tokens, order=order, start=start, shape=wanted)
+
+
+def _tokens(value: Array, order: tuple[int, ...], start: int, shape: tuple[int, ...]) -> Array:
+    stop = start + int(np.prod(shape[2:]))
+    return value.transpose(order)[:, :, start:stop].reshape(shape)
 
 
 def _by_rows(value: Array, activations: Array) -> Iterator[_Map]:
@@ -124,7 +128,7 @@ def _by_rows(value: Array, activations: Array) -> Iterator[_Map]:
         left_is_nearer = target - projected[order[right - 1]] < projected[order[right]] - target
         index = order[right - left_is_nearer]
         if len(np.unique(index)) == len(index):
-            yield lambda a, axis=axis, index=index: _rows_at(a, axis, index, activations.shape)
+            yield partial(_rows_at, axis=axis, index=index, shape=activations.shape)
 
 
 def _rows_at(value: Array, axis: int, index: Array, shape: tuple[int, ...]) -> Array:
