@@ -14,6 +14,12 @@ from onnx import TensorProto
 from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import ScoreNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.quantized_score import (
+    Ranking,
+    before_quantization,
+    emit_ranking,
+    is_quantized,
+)
 from onnx_gradcam.export.sizes import is_invented as is_anonymous
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
@@ -40,12 +46,14 @@ class Score:
     """Where the class scores are.
 
     Attributes:
-        tensor: the tensor that is differentiated: before a final Softmax, LogSoftmax or Sigmoid.
+        tensor: the tensor that is differentiated: before a final Softmax, LogSoftmax or Sigmoid,
+            and before a QuantizeLinear.
         output: the graph output it belongs to (equal to `tensor` when nothing follows it).
         class_axis: axis of the classes in `tensor`; every other axis but the first has size one.
         num_classes: number of classes K.
         rank: number of axes of `tensor`.
         activation: the final activation that was skipped, ``""`` for none.
+        ranking: where ranks are read, None for `tensor` itself.
     """
 
     tensor: str
@@ -54,6 +62,7 @@ class Score:
     num_classes: int
     rank: int
     activation: str = ""
+    ranking: Ranking | None = None
 
 
 def find_score(graph: Graph, name: str | None = None) -> Score:
@@ -61,7 +70,7 @@ def find_score(graph: Graph, name: str | None = None) -> Score:
 
     Args:
         graph: the model.
-        name: an output or any other tensor; None takes the only float output with a class axis.
+        name: an output or any other tensor; None takes the only output with a class axis.
 
     Raises:
         ScoreNotFoundError: no tensor of that name.
@@ -72,7 +81,7 @@ def find_score(graph: Graph, name: str | None = None) -> Score:
     found = []
     problems = []
     for output in graph.outputs:
-        if not graph.is_float(output):
+        if not (graph.is_float(output) or is_quantized(graph, output)):
             continue
         try:
             found.append(_score_of_output(graph, output))
@@ -117,6 +126,7 @@ def _score_of_output(graph: Graph, output: str) -> Score:
 
 
 def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
+    tensor, ranking = before_quantization(graph, tensor)
     shape = graph.shape(tensor)
     if shape is None:
         raise UnsupportedModelError(f"the shape of {tensor!r} is unknown")
@@ -136,7 +146,7 @@ def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
     classes = shape[axis]
     if not isinstance(classes, int):
         raise UnsupportedModelError(f"the number of classes of {tensor!r} is not known at export")
-    return Score(tensor, output, axis, classes, len(shape), activation)
+    return Score(tensor, output, axis, classes, len(shape), activation, ranking)
 
 
 def format_shape(shape: tuple[Dim, ...]) -> str:
@@ -170,8 +180,8 @@ def emit_seed(emit: Emitter, score: Score, fixed_class: int | None) -> Seed:
     """
     count = score.num_classes
     with emit.scope("class"):
-        scores = score.tensor
-        if score.rank > 2:
+        scores = score.tensor if score.ranking is None else emit_ranking(emit, score.ranking)
+        if score.rank > 2 or score.ranking is not None:
             scores = emit.reshape(scores, [-1, count])
         chosen = emit.ints([fixed_class]) if fixed_class is not None else CLASS_INPUT
         classes = _resolve_classes(emit, scores, chosen, count)

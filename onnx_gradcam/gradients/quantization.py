@@ -160,7 +160,7 @@ def _made(emit: Emitter, name: str) -> NodeProto | None:
 def _is_scale(emit: Emitter, operand: str, scale: str) -> bool:
     made = _made(emit, operand)
     if made is not None and made.op_type in {"Gather", "Reshape"}:
-        return made.input[0] == scale
+        return bool(made.input[0] == scale)
     if operand == scale:
         return True
     values = [emit.value(name) for name in (operand, scale)]

@@ -1,0 +1,66 @@
+"""Scores of quantized classifiers: y lies before the last QuantizeLinear, ranks behind it.
+
+A score at the upper end of its range counts as clipped and would have no gradient, so y is the
+float that QuantizeLinear reads. Which class is the k-th highest is read from the dequantized
+numbers, the model's own answer: a reader of y would keep onnxruntime from fusing the classifier
+into one quantized operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.gradients.clipping import RANGES, scalar_grid
+from onnx_gradcam.gradients.emitter import Emitter
+
+_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where the order of the scores is read.
+
+    Attributes:
+        tensor: the quantized scores, or what DequantizeLinear made of them.
+        quantize: the QuantizeLinear they come from where `tensor` is one of integers, else None.
+    """
+
+    tensor: str
+    quantize: NodeProto | None = None
+
+
+def before_quantization(graph: Graph, tensor: str) -> tuple[str, Ranking | None]:
+    """Return the float tensor that was quantized, and where ranks are read.
+
+    The tensor itself, and None, where no QuantizeLinear is right before it.
+    """
+    name = tensor
+    while (node := graph.producer_of(name)) is not None and node.domain in {"", "ai.onnx"}:
+        if node.op_type == "QuantizeLinear":
+            if graph.is_float(tensor):
+                return node.input[0], Ranking(tensor)
+            known = scalar_grid(graph.flow, node) is not None
+            return node.input[0], Ranking(tensor, node) if known else None
+        if node.op_type not in {*_MOVES, "DequantizeLinear"}:
+            break
+        name = node.input[0]
+    return tensor, None
+
+
+def is_quantized(graph: Graph, tensor: str) -> bool:
+    """Return whether a tensor of integers stands for floats."""
+    known = graph.type_of(tensor)
+    if known is None or known.dtype not in RANGES:
+        return False
+    return before_quantization(graph, tensor)[0] != tensor
+
+
+def emit_ranking(emit: Emitter, ranking: Ranking) -> str:
+    """Return the scores to rank, as floats."""
+    if ranking.quantize is None:
+        return ranking.tensor
+    inputs = [ranking.tensor, *ranking.quantize.input[1:]]
+    return emit.node("DequantizeLinear", inputs, dtype=emit.dtype(ranking.quantize.input[1]))
