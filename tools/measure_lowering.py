@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from onnx_gradcam.gradients import conv  # noqa: E402
 from onnx_gradcam.gradients.emitter import Emitter, TensorType  # noqa: E402
 from onnx_gradcam.gradients.registry import Context  # noqa: E402
-from onnx_gradcam.gradients.shape import zero_stuff  # noqa: E402
+from onnx_gradcam.gradients.slicing import zero_stuff  # noqa: E402
 from onnx_gradcam.gradients.windows import window_axes  # noqa: E402
 from tools.timing import interleaved, session_options  # noqa: E402
 

@@ -8,8 +8,9 @@ Source: ONNX operator specifications Conv-11 and ConvTranspose-11.
 
 from __future__ import annotations
 
-from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
-from onnx_gradcam.gradients.windows import Axis, window_axes
+from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
+from onnx_gradcam.gradients.sizes import cut
+from onnx_gradcam.gradients.windows import Axis, static, window_axes
 
 
 @gradient("Conv")
@@ -41,8 +42,8 @@ def conv_input_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
     axes = window_axes(ctx, x, sizes[2:])
     if all(axis.stride == 1 for axis in axes):
         return _flipped_conv(ctx, dy, weight, sizes, group, axes)
-    if any(axis.size is None for axis in axes):
-        return _conv_transpose_of_unknown_size(ctx, dy, x, weight, group, axes)
+    if not all(axis.is_static for axis in axes):
+        return _conv_transpose_of_unknown_size(ctx, dy, weight, group, axes)
     return _conv_transpose(ctx, dy, weight, group, axes)
 
 
@@ -71,8 +72,8 @@ def _flipped_conv(
     ctx: Context, dy: str, weight: str, sizes: list[int], group: int, axes: list[Axis]
 ) -> str:
     """Return the stride-one convolution of dy with the flipped weights."""
-    begins = [axis.reach - axis.begin for axis in axes]
-    ends = [axis.reach + axis.missing for axis in axes]
+    begins = [axis.reach - static(axis.begin) for axis in axes]
+    ends = [axis.reach + static(axis.missing) for axis in axes]
     pads = begins + ends
     dilations = [axis.dilation for axis in axes]
     result = ctx.emit.conv(
@@ -90,33 +91,33 @@ def _flipped_conv(
 
 def _conv_transpose(ctx: Context, dy: str, weight: str, group: int, axes: list[Axis]) -> str:
     """Return ConvTranspose(dy, weight), its end paddings chosen so that the size of x results."""
-    ends = [-axis.missing for axis in axes]
-    result = _conv_transpose_node(ctx, dy, weight, group, axes, [max(0, e) for e in ends])
+    begins = [static(axis.begin) for axis in axes]
+    ends = [-static(axis.missing) for axis in axes]
+    pads = begins + [max(0, e) for e in ends]
+    result = _conv_transpose_node(ctx, dy, weight, group, axes, pads)
     tails = [max(0, -e) for e in ends]
     return ctx.emit.pad(result, [0] * (2 + len(axes)) + [0, 0, *tails])
 
 
 def _conv_transpose_of_unknown_size(
-    ctx: Context, dy: str, x: str, weight: str, group: int, axes: list[Axis]
+    ctx: Context, dy: str, weight: str, group: int, axes: list[Axis]
 ) -> str:
-    """Return the same for sizes known at run time: too long at the end, then cut to x.
+    """Return the same for sizes known at run time: too long, then cut to x.
 
     Raises:
         FormulaError: the opset is below 10, where Slice takes no computed bounds.
     """
-    emit = ctx.emit
-    if emit.opset < 10:
-        raise FormulaError("a strided convolution of unknown size needs opset 10")
     rank = len(axes)
-    longest = _conv_transpose_node(ctx, dy, weight, group, axes, [0] * rank)
-    padded = emit.pad(longest, [0] * (2 + rank) + [0, 0, *(axis.stride - 1 for axis in axes)])
-    spatial = list(range(2, 2 + rank))
-    ends = emit.slice(emit.node("Shape", [x]), [2], [2 + rank], [0])
-    return emit.slice(padded, [0] * rank, ends, spatial)
+    begins = [axis.begin if isinstance(axis.begin, int) else 0 for axis in axes]
+    longest = _conv_transpose_node(ctx, dy, weight, group, axes, begins + [0] * rank)
+    padded = ctx.emit.pad(longest, [0] * (2 + rank) + [0, 0, *(axis.stride - 1 for axis in axes)])
+    starts = [0 if isinstance(axis.begin, int) else axis.begin for axis in axes]
+    ends = [start + axis.size for start, axis in zip(starts, axes, strict=True)]
+    return cut(ctx.emit, padded, starts, ends, list(range(2, 2 + rank)))
 
 
 def _conv_transpose_node(
-    ctx: Context, dy: str, weight: str, group: int, axes: list[Axis], ends: list[int]
+    ctx: Context, dy: str, weight: str, group: int, axes: list[Axis], pads: list[int]
 ) -> str:
     dilations = [axis.dilation for axis in axes]
     return ctx.emit.node(
@@ -125,6 +126,6 @@ def _conv_transpose_node(
         kernel_shape=[axis.kernel for axis in axes],
         strides=[axis.stride for axis in axes],
         dilations=dilations if any(d > 1 for d in dilations) else None,
-        pads=[axis.begin for axis in axes] + ends,
+        pads=pads,
         group=group,
     )
