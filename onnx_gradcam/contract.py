@@ -44,7 +44,8 @@ class ExportMetadata:
         gradient_builder_version: version of that builder.
         image_input: name of the graph input that holds the image.
         target: name of the tensor A in the graph.
-        target_layout: axes of that tensor in the graph, e.g. ``NCHW`` or ``NHWC``.
+        target_layout: axes of that tensor in the graph, e.g. ``NCHW``, ``NHWC``, ``NTC`` (tokens)
+            or ``BTC`` (batch and windows on one axis).
         score_tensor: name of the tensor that holds y, the score before softmax.
         score_output: name of the original graph output that the scores belong to.
         class_axis: axis of the classes in `score_tensor`.
@@ -52,6 +53,9 @@ class ExportMetadata:
         class_input: ``optional``, ``required`` or ``fixed:K``.
         source_sha256: SHA-256 (hex) of the source model file.
         token_grid: ``[h, w]`` for token layouts, else None.
+        token_order: for tokens: which row of an image lies in each cell, row by row of the grid;
+            only the first where they are consecutive.
+        token_rows: for tokens: rows per image, class and register tokens included.
         preprocessing: `Preprocessing.to_dict()`, or None when none was given.
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
@@ -71,6 +75,8 @@ class ExportMetadata:
     class_input: str
     source_sha256: str
     token_grid: list[int] | None = None
+    token_order: list[int] = field(default_factory=list)
+    token_rows: int = 0
     preprocessing: dict[str, Any] | None = None
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ from onnx_gradcam.contract import (
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.export.graph import FLOATS, Graph
-from onnx_gradcam.export.score import is_anonymous
+from onnx_gradcam.export.sizes import is_invented
 from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
@@ -99,12 +99,33 @@ def emit_gradients(emit: Emitter, gradient: str, layer: Layer) -> str:
 def _channels_first(
     emit: Emitter, name: str, layer: Layer, output: str, copy: str = "Identity"
 ) -> str:
-    channel = layer.layout.index("C")
-    rest = [i for i in range(len(layer.layout)) if i not in {0, channel}]
-    perm = [0, channel, *rest]
+    arrangement = layer.arrangement
+    if arrangement.grid:
+        return _token_map(emit, name, layer, output)
+    perm = arrangement.channels_first()
     if perm == sorted(perm):
         return emit.node(copy, [name], output=output)
     return emit.node("Transpose", [name], output=output, perm=perm)
+
+
+def _token_map(emit: Emitter, name: str, layer: Layer, output: str) -> str:
+    """Lay tokens out on their grid; rows without a place (class tokens) are left out."""
+    arrangement = layer.arrangement
+    channels = layer.shape[arrangement.channel]
+    assert isinstance(channels, int), "FeatureMaps takes tokens of known sizes alone"
+    batch = -1 if arrangement.layout.startswith("B") else 0  # 0: the size as it is, even if none
+    with emit.scope("tokens"):
+        rows = emit.transpose(name, arrangement.channels_last())
+        if len(layer.shape) != 3 or batch:
+            rows = emit.reshape(rows, [batch, arrangement.rows, channels])
+        first, last = arrangement.order[0], arrangement.order[-1]
+        if not arrangement.is_contiguous:
+            rows = emit.node("Gather", [rows, emit.ints(arrangement.order)], axis=1)
+        elif arrangement.has_other_rows:
+            rows = emit.slice(rows, [first], [last + 1], [1])
+        columns = emit.transpose(rows, [0, 2, 1])
+        sizes = emit.ints([0, channels, *arrangement.grid])
+        return emit.node("Reshape", [columns, sizes], output=output)
 
 
 def attach(
@@ -172,9 +193,9 @@ def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
     """Return the shape of A as an output; a batch size without a name is that of the image."""
     batch, *rest = layer.channels_first
     image_shape = graph.shape(image)
-    if is_anonymous(batch) and image_shape:
+    if is_invented(batch) and image_shape:
         batch = image_shape[0]
-    return [batch, *(None if is_anonymous(size) else size for size in rest)]
+    return [None if is_invented(size) else size for size in (batch, *rest)]
 
 
 def _raise_ir(model: ModelProto) -> str:

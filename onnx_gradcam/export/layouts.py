@@ -43,7 +43,7 @@ def tensor_layouts(graph: Graph, image: str) -> dict[str, str]:
     layouts: dict[str, str] = {}
     shape = graph.shape(image)
     if shape is not None and len(shape) in NCHW:
-        layouts[image] = _image_layout(shape)
+        layouts[image] = image_layout(shape) or NCHW[len(shape)]
     for node in graph.nodes:
         if not node.output or not node.output[0]:
             continue
@@ -70,11 +70,11 @@ def _of_product(layout: str | None) -> str | None:
     return layout if layout is not None and layout.endswith("C") else None
 
 
-def _image_layout(shape: tuple[Dim, ...]) -> str:
+def image_layout(shape: tuple[Dim, ...]) -> str | None:
     """Guess the layout of the image: channels last when only the last axis is 1, 3 or 4 long."""
-    first = NCHW[len(shape)]
+    first = NCHW.get(len(shape))
     few = {1, 3, 4}
-    if shape[-1] in few and shape[1] not in few:
+    if first is not None and shape[-1] in few and shape[1] not in few:
         return "N" + first[2:] + "C"
     return first
 

@@ -35,7 +35,7 @@ from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
-from onnx_gradcam.export.precision import float32_view, gradient_emitter
+from onnx_gradcam.export.precision import float32_view, gradient_emitter, refuse_invalid_halves
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import Tail, cut_tail
@@ -220,13 +220,17 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
 
 def _metadata(job: _Job, built: Built) -> ExportMetadata:
     recipe = job.preprocessing
+    arrangement = job.target.arrangement
     return ExportMetadata(
         tool_version=__version__,
         gradient_builder=built.builder,
         gradient_builder_version=built.version,
         image_input=job.image,
         target=job.target.tensor,
-        target_layout=job.target.layout,
+        target_layout=arrangement.layout,
+        token_grid=list(arrangement.grid) or None,
+        token_order=arrangement.token_order,
+        token_rows=arrangement.rows,
         score_tensor=job.scores.tensor,
         score_output=job.scores.output,
         class_axis=job.scores.class_axis,
@@ -247,6 +251,7 @@ def _checked_graph(loaded: LoadedModel) -> Graph:
             f"opset {opset} of the model is not covered ({OLDEST_OPSET} to {NEWEST_OPSET});"
             " convert the model with onnx.version_converter"
         )
+    refuse_invalid_halves(graph)
     return graph
 
 

@@ -21,6 +21,7 @@ from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.external_data import with_values
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.spatial.arrangement import Arrangement
 
 Array = np.ndarray[Any, Any]
 
@@ -31,13 +32,6 @@ _MIN_IR = 4  # from here on initializers need not be graph inputs
 _ZEROS = "score_function/zeros"
 _BIAS_POSITIONS = {"Gemm": (2,), "Conv": (2,), "Add": (0, 1)}
 _RANDOM = frozenset({"RandomNormal", "RandomUniform"})
-
-
-def channels_first(layout: str) -> tuple[int, ...]:
-    """Return the permutation that brings a layout such as ``NHWC`` to ``(N, C, *spatial)``."""
-    batch, channel = layout.index("N"), layout.index("C")
-    rest = [axis for axis in range(len(layout)) if axis not in {batch, channel}]
-    return (batch, channel, *rest)
 
 
 def with_outputs(model: onnx.ModelProto, names: list[str]) -> bytes:
@@ -57,7 +51,7 @@ class ScoreFunction:
         model: the model; external data may stay in its files.
         base_dir: where these lie.
         target: the tensor A.
-        layout: axes of A in the graph.
+        arrangement: how A is a feature map.
         score: the score tensor.
         class_axis: axis of the classes in it.
     """
@@ -67,7 +61,7 @@ class ScoreFunction:
         model: onnx.ModelProto,
         base_dir: Path | None,
         target: str,
-        layout: str,
+        arrangement: Arrangement,
         score: str,
         class_axis: int,
     ) -> None:
@@ -75,7 +69,7 @@ class ScoreFunction:
         self.target = target
         self.score = score
         self._class_axis = class_axis
-        self._permutation = channels_first(layout)
+        self._arrangement = arrangement
         self._base_dir = base_dir
         graph = expand(
             without_explanation(model),
@@ -106,7 +100,7 @@ class ScoreFunction:
 
     def activations(self, target: Array) -> Array:
         """Return a value of A as ``(N, C, *spatial)``."""
-        return target.transpose(self._permutation)
+        return self._arrangement.to_map(target)
 
     def set_point(self, values: Mapping[str, Array]) -> None:
         """Fix the point around which A is perturbed.
@@ -161,7 +155,7 @@ class ScoreFunction:
         return precise if equal else None
 
     def _in_graph_layout(self, perturbation: Array) -> Array:
-        return perturbation.transpose(np.argsort(self._permutation))
+        return self._arrangement.from_map(perturbation, self._feeds[self.target].shape)
 
     def _build(self) -> onnx.ModelProto:
         inputs = [

@@ -7,12 +7,16 @@ path from the image to the score passes through.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from onnx import NodeProto
 
 from onnx_gradcam.errors import LayerNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.layouts import NCHW, spatial_sizes, tensor_layouts
 from onnx_gradcam.export.score import Score, format_shape
+from onnx_gradcam.export.spatial.arrangement import Arrangement
+from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
+from onnx_gradcam.export.token_layer import penultimate_tokens
 from onnx_gradcam.gradients.emitter import Dim
 
 _CLASSIFIERS = frozenset({"Gemm", "MatMul", "Conv"})
@@ -41,6 +45,9 @@ _PASSIVE = frozenset(
 )
 """Operators whose output is not chosen automatically: they pool, move, or precede activations."""
 
+_MAIN = frozenset({"Add", "Concat", "Gelu", "LayerNormalization", "Mul", "Relu", "Sum"})
+"""Operators whose output may be chosen where no feature map is on all paths to the score."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -51,7 +58,7 @@ class Layer:
         node: name of the node that computes it (its first output where it has no name).
         op_type: operator of that node.
         shape: in the graph's own layout.
-        layout: one letter per axis, e.g. ``NCHW``, ``NHWC``, ``NCW``, ``NCDHW``.
+        arrangement: how its axes make up a map ``(N, C, *spatial)``.
         reason: why it was chosen; empty for candidates.
     """
 
@@ -59,15 +66,21 @@ class Layer:
     node: str
     op_type: str
     shape: tuple[Dim, ...]
-    layout: str
+    arrangement: Arrangement
     reason: str = ""
+
+    @property
+    def layout(self) -> str:
+        """One letter per axis, e.g. ``NCHW``, ``NHWC``, ``NCW``, ``NTC``; see `Arrangement`."""
+        return self.arrangement.layout
 
     @property
     def channels_first(self) -> tuple[Dim, ...]:
         """Return the shape as ``(N, C, *spatial)``."""
-        channel = self.layout.index("C")
-        rest = [d for i, d in enumerate(self.shape) if i not in {0, channel}]
-        return (self.shape[0], self.shape[channel], *rest)
+        if self.arrangement.grid:
+            batch = self.shape[0] if self.layout.startswith("N") else None
+            return (batch, self.shape[self.arrangement.channel], *self.arrangement.grid)
+        return tuple(self.shape[axis] for axis in self.arrangement.channels_first())
 
 
 def image_input(graph: Graph, score: Score) -> str:
@@ -90,7 +103,9 @@ def data_flow(graph: Graph, image: str, score: Score) -> set[str]:
     return graph.depends_on([image]) & graph.leads_to(score.tensor)
 
 
-def find_candidates(graph: Graph, image: str, score: Score) -> list[Layer]:
+def find_candidates(
+    graph: Graph, image: str, score: Score, maps: FeatureMaps | None = None
+) -> list[Layer]:
     """Return the spatial feature maps that dominate the score, from the image to the classifier.
 
     Raises:
@@ -106,20 +121,19 @@ def find_candidates(graph: Graph, image: str, score: Score) -> list[Layer]:
         if classifier is None
         else [name for name in dominators if graph.producer.get(name, -1) < classifier]
     )
-    layouts = tensor_layouts(graph, image)
-    candidates = []
-    for name in before:
-        layout = layouts.get(name)
-        shape = graph.shape(name)
-        if name == image or layout is None or shape is None:
-            continue
-        if not _same_rank(graph, image, shape):
-            continue
-        if not any(size != 1 for size in spatial_sizes(shape, layout)):
-            continue
-        node = graph.nodes[graph.producer[name]]
-        candidates.append(Layer(name, node.name or name, node.op_type, shape, layout))
-    return candidates
+    maps = maps or FeatureMaps(graph, image)
+    found = (_layer(graph, maps, name) for name in before if name != image)
+    return [layer for layer in found if layer is not None]
+
+
+def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
+    """Return a tensor as a layer, None where it is no feature map."""
+    arrangement, shape = maps.arrangement(tensor), graph.shape(tensor)
+    if arrangement is None or shape is None:
+        return None
+    node = graph.nodes[graph.producer[tensor]]
+    layer = Layer(tensor, node.name or tensor, node.op_type, shape, arrangement)
+    return layer if any(size != 1 for size in layer.channels_first[2:]) else None
 
 
 def choose_layer(graph: Graph, image: str, score: Score, layer: str | int = "auto") -> Layer:
@@ -137,10 +151,11 @@ def choose_layer(graph: Graph, image: str, score: Score, layer: str | int = "aut
         UnsupportedModelError: the layer has no spatial axes, or the score does not depend on it;
             or, for ``auto``, the model has no spatial feature map before its classifier.
     """
+    maps = FeatureMaps(graph, image)
     if layer == "auto":
-        return _penultimate(find_candidates(graph, image, score), graph)
+        return _penultimate(graph, image, score, maps)
     if isinstance(layer, int) or _is_index(graph, layer):
-        candidates = find_candidates(graph, image, score)
+        candidates = find_candidates(graph, image, score, maps)
         try:
             found = candidates[int(layer)]
         except IndexError:
@@ -148,71 +163,129 @@ def choose_layer(graph: Graph, image: str, score: Score, layer: str | int = "aut
                 f"no candidate layer {layer}: there are {len(candidates)} (0 to"
                 f" {len(candidates) - 1}); see onnx-gradcam inspect"
             ) from None
-        return _with_reason(found, f"candidate {layer} of inspect")
-    return _named_layer(graph, image, score, layer)
+        found = replace(found, reason=f"candidate {layer} of inspect")
+    else:
+        found = _named_layer(graph, image, score, layer, maps)
+    _refuse_unreached(graph, image, score, found, maps)
+    return found
 
 
 def _is_index(graph: Graph, layer: str) -> bool:
     return layer not in graph.names and layer.removeprefix("-").isdecimal()
 
 
-def _with_reason(layer: Layer, reason: str) -> Layer:
-    return Layer(layer.tensor, layer.node, layer.op_type, layer.shape, layer.layout, reason)
-
-
-def _penultimate(candidates: list[Layer], graph: Graph) -> Layer:
+def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> Layer:
+    candidates = find_candidates(graph, image, score, maps)
     active = [c for c in candidates if c.op_type not in _PASSIVE] or candidates
     if not active:
+        return _off_the_main_path(graph, image, score, maps)
+    reached = [c for c in active if maps.reaches(c.tensor, score.tensor)]
+    if not reached:
         raise UnsupportedModelError(
-            "no spatial feature map that all of the score depends on: nothing to draw a heat map"
-            " from; name a layer with --layer if you know one"
+            "no feature map whose places in the image reach the score: nothing to draw a heat map"
+            " from"
         )
-    chosen = active[-1]
+    chosen = reached[-1]
     index = candidates.index(chosen)
+    if chosen is not active[-1]:
+        behind = active[active.index(chosen) + 1].tensor
+        tensor = penultimate_tokens(graph, maps, chosen.tensor, behind)
+        layer = _layer(graph, maps, tensor)
+        assert layer is not None, "it is laid out as the chosen one"
+        return replace(
+            layer,
+            reason="what the last attention reads: behind it only the class token reaches the"
+            f" score (output of {layer.op_type}; candidate {index} is the feature map before it)",
+        )
     readers = [graph.nodes[i].op_type for i in graph.consumers.get(chosen.tensor, [])]
-    return _with_reason(
+    return replace(
         chosen,
-        f"deepest of {len(candidates)} feature maps that all of the score passes through"
+        reason=f"deepest of {len(candidates)} feature maps that all of the score passes through"
         f" (candidate {index}: output of {chosen.op_type}, read by {', '.join(readers)})",
     )
 
 
-def _named_layer(graph: Graph, image: str, score: Score, name: str) -> Layer:
+def _off_the_main_path(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> Layer:
+    """Return the deepest residual sum, normalisation or activation on some path to the score.
+
+    Raises:
+        UnsupportedModelError: no tensor of the model is a feature map.
+    """
+    flow = data_flow(graph, image, score)
+    for node in reversed(graph.nodes):
+        tensor = node.output[0] if node.output else ""
+        if tensor not in flow or node.op_type not in _MAIN or tensor == score.tensor:
+            continue
+        layer = _layer(graph, maps, tensor)
+        if layer is not None and maps.reaches(tensor, score.tensor):
+            return replace(
+                layer,
+                reason="deepest feature map on a part of the paths to the score: no single one is"
+                f" on all of them (output of {layer.op_type})",
+            )
+    raise UnsupportedModelError(
+        "the model has no spatial feature map: nothing to draw a heat map from; name a layer with"
+        " --layer if you know one"
+    )
+
+
+def _refuse_unreached(
+    graph: Graph, image: str, score: Score, layer: Layer, maps: FeatureMaps
+) -> None:
+    """Refuse a layer of which only rows without a place, such as a class token, reach the score.
+
+    Raises:
+        UnsupportedModelError: with the nearest layer that works.
+    """
+    if maps.reaches(layer.tensor, score.tensor):
+        return
+    nearest = nearest_layer(graph, image, score, layer.tensor, maps)
+    raise UnsupportedModelError(
+        f"no change of layer {layer.tensor!r} at any place of the image reaches the score"
+        f" {score.tensor!r} (only its class token does): its heat map would be empty{nearest}"
+    )
+
+
+def nearest_layer(
+    graph: Graph, image: str, score: Score, tensor: str, maps: FeatureMaps | None = None
+) -> str:
+    """Return ``; the nearest layer that works is 'NAME'`` for messages, empty where none does."""
+    maps = maps or FeatureMaps(graph, image)
+    works = [
+        c.tensor
+        for c in find_candidates(graph, image, score, maps)
+        if c.op_type not in _PASSIVE and c.tensor != tensor and maps.reaches(c.tensor, score.tensor)
+    ]
+    if not works:
+        return ""
+    here = graph.producer.get(tensor, len(graph.nodes))
+    name = min(works, key=lambda other: abs(graph.producer[other] - here))
+    return f"; the nearest layer that works is {name!r}"
+
+
+def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: FeatureMaps) -> Layer:
     tensor = _find_tensor(graph, name)
     if tensor in {i.name for i in graph.inputs} or tensor not in graph.producer:
         raise LayerNotFoundError(f"{name!r} is an input or a weight, not a layer; see inspect")
     flow = data_flow(graph, image, score)
     if tensor not in graph.leads_to(score.tensor) or score.tensor not in graph.depends_on([tensor]):
         raise UnsupportedModelError(
-            f"the score {score.tensor!r} does not depend on layer {name!r};"
-            " onnx-gradcam inspect lists the layers that it depends on"
+            f"the score {score.tensor!r} does not depend on layer {name!r}"
+            + nearest_layer(graph, image, score, tensor, maps)
         )
     if tensor not in flow:
         raise UnsupportedModelError(f"layer {name!r} does not depend on the image {image!r}")
     shape = graph.shape(tensor)
     if shape is None:
         raise UnsupportedModelError(f"the shape of layer {name!r} is unknown")
-    layout = tensor_layouts(graph, image).get(tensor) or NCHW.get(len(shape))
-    if layout is None or not any(size != 1 for size in spatial_sizes(shape, layout)):
+    layer = _layer(graph, maps, tensor)
+    if layer is None:
         raise UnsupportedModelError(
-            f"layer {name!r} of shape {format_shape(shape)} has no spatial axes (N, C, *spatial):"
-            " choose a feature map; see onnx-gradcam inspect"
+            f"layer {name!r} of shape {format_shape(shape)} is no feature map: its elements have no"
+            f" place in the image; see onnx-gradcam inspect"
+            + nearest_layer(graph, image, score, tensor, maps)
         )
-    if not _same_rank(graph, image, shape):
-        raise UnsupportedModelError(
-            f"layer {name!r} of shape {format_shape(shape)} has not as many spatial axes as the"
-            " image: token layouts are not covered; choose a feature map, see onnx-gradcam inspect"
-        )
-    node = graph.nodes[graph.producer[tensor]]
-    return Layer(
-        tensor, node.name or tensor, node.op_type, shape, layout, f"asked for by name {name!r}"
-    )
-
-
-def _same_rank(graph: Graph, image: str, shape: tuple[Dim, ...]) -> bool:
-    """Return whether a map has as many axes as the image; tokens in a row have not."""
-    image_shape = graph.shape(image)
-    return image_shape is None or len(image_shape) == len(shape)
+    return replace(layer, reason=f"asked for by name {name!r}")
 
 
 def _find_tensor(graph: Graph, name: str) -> str:
@@ -253,13 +326,17 @@ def _dominators(graph: Graph, image: str, score: str, flow: set[str]) -> list[st
 
 
 def _classifier(graph: Graph, dominators: list[str]) -> int | None:
-    """Return the index of the last node with weights whose output all of the score is made of."""
+    """Return the index of the last node with weights, if all of the score is made of its output."""
     variable = graph.depends_on([i.name for i in graph.inputs])
-    for name in reversed(dominators):
-        index = graph.producer.get(name)
-        if index is None:
-            continue
-        node = graph.nodes[index]
-        if node.op_type in _CLASSIFIERS and any(i and i not in variable for i in node.input):
-            return index
-    return None
+    last = max((i for i, n in enumerate(graph.nodes) if _has_weights(n, variable)), default=None)
+    if last is None:
+        return None
+    return last if any(graph.producer.get(name) == last for name in dominators) else None
+
+
+def _has_weights(node: NodeProto, variable: set[str]) -> bool:
+    return (
+        node.op_type in _CLASSIFIERS
+        and any(name in variable for name in node.input)
+        and any(name and name not in variable for name in node.input)
+    )

@@ -22,6 +22,7 @@ from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.probe_inputs import has_open_batch
 from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
 from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.verification_report import Check
 from onnx_gradcam.export.verify_subject import Array, Feeds, Subject, input_names, run
 
@@ -57,7 +58,7 @@ def check_explanation(
         reference.model,
         reference.base_dir,
         meta.target,
-        meta.target_layout,
+        Arrangement.from_metadata(meta),
         meta.score_tensor,
         meta.class_axis,
     )

@@ -149,7 +149,7 @@ def test_auto_tries_the_other_builder_after_a_failed_verification(
     [
         ({"layer": "bb"}, LayerNotFoundError, "no layer 'bb'; did you mean 'b'"),
         ({"layer": 99}, LayerNotFoundError, "no candidate layer 99"),
-        ({"layer": "g"}, UnsupportedModelError, "no spatial axes"),
+        ({"layer": "g"}, UnsupportedModelError, "is no feature map"),
         ({"score": "score"}, UsageError, "did you mean 'scores'"),
         ({"class_input": "fixed:5"}, ClassNotFoundError, "out of range: 0 to 4"),
         ({"class_input": "maybe"}, UsageError, "none of optional, required, fixed:K"),

@@ -7,7 +7,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from onnx_gradcam.export.score_function import ScoreFunction, channels_first, with_outputs
+from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
+from onnx_gradcam.export.spatial.arrangement import Arrangement
 from tests.export.hand_made import SOURCE, source_model
 
 AROUND = SOURCE.replace(
@@ -39,7 +40,7 @@ def run(model: bytes, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def function_of(model: onnx.ModelProto, layout: str = "NCHW") -> ScoreFunction:
-    return ScoreFunction(model, None, "features", layout, "logits", 1)
+    return ScoreFunction(model, None, "features", Arrangement(layout), "logits", 1)
 
 
 @pytest.fixture
@@ -115,22 +116,9 @@ def test_scores_with_axes_of_size_one_become_rows(image: np.ndarray) -> None:
     np.testing.assert_array_equal(function.rows(scores), scores.reshape(2, 6))
 
 
-@pytest.mark.parametrize(
-    ("layout", "permutation"),
-    [
-        ("NCHW", (0, 1, 2, 3)),
-        ("NHWC", (0, 3, 1, 2)),
-        ("NWC", (0, 2, 1)),
-        ("NCDHW", tuple(range(5))),
-    ],
-)
-def test_layouts(layout: str, permutation: tuple[int, ...]) -> None:
-    assert channels_first(layout) == permutation
-
-
 def test_float64_gives_the_same_scores_with_less_rounding() -> None:
     model = source_model()
-    function = ScoreFunction(model, None, "swish", "NCHW", "logits", 1)
+    function = ScoreFunction(model, None, "swish", Arrangement("NCHW"), "logits", 1)
     image = np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)
     values = run(with_outputs(model, function.needed), {"image": image})
     function.set_point(values)
@@ -148,7 +136,7 @@ def test_no_float64_where_the_reference_implementation_differs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = source_model()
-    function = ScoreFunction(model, None, "swish", "NCHW", "logits", 1)
+    function = ScoreFunction(model, None, "swish", Arrangement("NCHW"), "logits", 1)
     image = np.ones((1, 3, 5, 5), np.float32)
     values = run(with_outputs(model, function.needed), {"image": image})
     function.set_point(values)

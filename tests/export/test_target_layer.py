@@ -102,8 +102,8 @@ def test_a_wrong_name_comes_with_near_ones() -> None:
     [
         ("image", LayerNotFoundError, "'image' is an input or a weight, not a layer"),
         ("w1", LayerNotFoundError, "'w1' is an input or a weight, not a layer"),
-        ("pooled", UnsupportedModelError, r"'pooled' of shape \(N, 4, 1, 1\) has no spatial axes"),
-        ("flat", UnsupportedModelError, r"'flat' of shape \(N, 4\) has no spatial axes"),
+        ("pooled", UnsupportedModelError, r"'pooled' of shape \(N, 4, 1, 1\) is no feature map"),
+        ("flat", UnsupportedModelError, r"'flat' of shape \(N, 4\) is no feature map"),
         ("logits", UnsupportedModelError, "'logits' of shape"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_layer_that_no_image_reaches() -> None:
 def test_no_feature_map_at_all() -> None:
     net = Network("logits = Gemm<transB=1>(image, w, b)", {"w": (5, 7), "b": (5,)}, "", (),
                   image="float[N, 7] image")  # fmt: skip
-    with pytest.raises(UnsupportedModelError, match="no spatial feature map that all of the score"):
+    with pytest.raises(UnsupportedModelError, match="the model has no spatial feature map"):
         chosen(net)
 
 

@@ -1,0 +1,104 @@
+"""The tensors of a model that are feature maps, whatever their layout.
+
+In: the graph and its image input. Out: `FeatureMaps`, which gives the `Arrangement` of a tensor
+and tells whether a change of its placed elements can reach another tensor.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.layouts import image_layout, spatial_sizes, tensor_layouts
+from onnx_gradcam.export.spatial.arrangement import Arrangement, arrange
+from onnx_gradcam.export.spatial.fields import Shape
+from onnx_gradcam.export.spatial.positions import track_positions
+from onnx_gradcam.export.spatial.reach import Reach
+from onnx_gradcam.export.spatial.tracking import Fields, track
+from onnx_gradcam.export.spatial.trial import static_shapes, trial_graph
+
+
+class FeatureMaps:
+    """Looks up how tensors are laid out.
+
+    Args:
+        graph: the model.
+        image: name of its image input.
+    """
+
+    def __init__(self, graph: Graph, image: str) -> None:
+        """Follow nothing yet."""
+        self._graph = graph
+        self._image = image
+        self._known: dict[str, Arrangement | None] = {}
+
+    @cached_property
+    def _trial(self) -> Graph | None:
+        return trial_graph(self._graph, self._image)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        return {} if self._trial is None else static_shapes(self._trial)
+
+    @cached_property
+    def _positions(self) -> dict[str, Fields]:
+        shape = self._shapes.get(self._image)
+        layout = None if shape is None else image_layout(shape)
+        if self._trial is None or layout is None:
+            return {}
+        return track_positions(self._trial, self._image, layout, self._shapes)
+
+    @cached_property
+    def _layouts(self) -> dict[str, str]:
+        return tensor_layouts(self._graph, self._image)
+
+    def arrangement(self, tensor: str) -> Arrangement | None:
+        """Return how a tensor is a feature map, None where it is none."""
+        if tensor not in self._known:
+            found = self._from_positions(tensor) or self._from_layouts(tensor)
+            self._known[tensor] = found
+        return self._known[tensor]
+
+    def _from_positions(self, tensor: str) -> Arrangement | None:
+        fields, shape = self._positions.get(tensor), self._shapes.get(tensor)
+        if fields is None or shape is None:
+            return None
+        found = arrange(fields, shape, self._shapes[self._image][0])
+        if found is not None and found.grid and not self._is_static(tensor, found):
+            return None
+        return found
+
+    def _is_static(self, tensor: str, found: Arrangement) -> bool:
+        """Return whether the number of tokens does not depend on the size of the image."""
+        shape = self._graph.shape(tensor) or ()
+        return all(
+            isinstance(size, int)
+            for size, letter in zip(shape, found.layout, strict=False)
+            if letter in "TC"
+        )
+
+    def _from_layouts(self, tensor: str) -> Arrangement | None:
+        """Return what the operators say of the axes, where places could not be followed."""
+        layout, shape = self._layouts.get(tensor), self._graph.shape(tensor)
+        image = self._graph.shape(self._image)
+        if layout is None or shape is None or (image is not None and len(image) != len(shape)):
+            return None
+        if not any(size != 1 for size in spatial_sizes(shape, layout)):
+            return None
+        return Arrangement(layout)
+
+    def reaches(self, tensor: str, goal: str) -> bool:
+        """Return whether elements of a map that have a place can change another tensor.
+
+        True where that cannot be told.
+        """
+        fields = self._positions.get(tensor)
+        if fields is None or self._trial is None:
+            return True
+        placed = ~np.any(np.broadcast_arrays(*(np.isnan(field) for field in fields)), axis=0)
+        graph = self._trial
+        after = graph.producer.get(tensor, -1) + 1
+        found = track(graph, Reach(), {tensor: (placed,)}, self._shapes, graph.nodes[after:])
+        return goal not in found or bool(found[goal][0].any())
