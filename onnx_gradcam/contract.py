@@ -82,6 +82,11 @@ class ExportMetadata:
     straight_through: list[str] = field(default_factory=list)
     contract_version: int = CONTRACT_VERSION
 
+    @property
+    def spatial_axes(self) -> int:
+        """The number of spatial axes of the target, and so of the image."""
+        return len(self.token_grid) if self.token_grid else len(self.target_layout) - 2
+
     def to_props(self) -> dict[str, str]:
         """Return ``metadata_props`` entries, sorted by key, values as JSON."""
         return {

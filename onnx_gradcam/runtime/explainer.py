@@ -22,13 +22,14 @@ from onnx_gradcam.errors import NotExportedError, UnsupportedModelError, UsageEr
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import HIGHEST, ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation, FloatArray, explain_maps
+from onnx_gradcam.runtime.extra_inputs import ExtraInputs
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.session import ModelSource, Options, open_session
 
-ExtraInputs = Mapping[str, ArrayLike]
+ExtraValues = Mapping[str, ArrayLike]
 
 
 def load(
@@ -107,9 +108,11 @@ class Explainer:
             inputs.pop(self.metadata.image_input),
             self.preprocessing.layout if self.preprocessing else None,
             self.metadata.target_layout,
+            self.metadata.spatial_axes,
         )
         inputs.pop(CLASS_INPUT, None)
-        self._runner = BatchRunner(session, self.image_input, inputs, overridable - {CLASS_INPUT})
+        extra = ExtraInputs(inputs, overridable - {CLASS_INPUT})
+        self._runner = BatchRunner(session, self.image_input, extra)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -126,7 +129,7 @@ class Explainer:
         """The execution providers in use, in order of preference."""
         return tuple(self._session.get_providers())
 
-    def predict(self, x: ArrayLike, *, extra_inputs: ExtraInputs | None = None) -> FloatArray:
+    def predict(self, x: ArrayLike, *, extra_inputs: ExtraValues | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
         onnxruntime computes the whole graph, so this takes as long as the model part of `explain`.
@@ -150,7 +153,7 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
-        extra_inputs: ExtraInputs | None = None,
+        extra_inputs: ExtraValues | None = None,
     ) -> Explanation:
         """Return heat maps for a batch of images.
 
@@ -179,7 +182,7 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
-        extra_inputs: ExtraInputs | None = None,
+        extra_inputs: ExtraValues | None = None,
     ) -> Explanation:
         """Return heat maps for one or several classes of one photo.
 
@@ -204,11 +207,18 @@ class Explainer:
                 "the file holds no preprocessing for photos; export the model again with"
                 " --preprocess PRESET, or prepare the array and use explain"
             )
+        if self.image_input.spatial_axes != 2:
+            raise UsageError(
+                f"the model takes no photos but {self.image_input.describe()}; prepare the array"
+                " and use explain"
+            )
         chosen = self._classes.several(classes)
         pixels = read_photo(photo)
         image, geometry = preprocess(
             pixels, self.preprocessing, self.image_input.layout, self.image_input.dtype
         )
+        if not self.image_input.has_channels:
+            image = _without_channels(image, self.image_input)
         batch = np.repeat(self.image_input.fit(image), len(chosen), axis=0)
         return self._explain(batch, chosen, method, extra_inputs, photo=pixels, geometry=geometry)
 
@@ -217,7 +227,7 @@ class Explainer:
         batch: NDArray[Any],
         classes: NDArray[np.int64],
         method: str,
-        extra_inputs: ExtraInputs | None,
+        extra_inputs: ExtraValues | None,
         **photo: Any,
     ) -> Explanation:
         names = [self.metadata.score_output, ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT]
@@ -253,3 +263,17 @@ class Explainer:
                 f" for each of {self.num_classes} classes and {images} images"
             )
         return scores.reshape(images, self.num_classes).astype(np.float32, copy=False)
+
+
+def _without_channels(image: NDArray[Any], declared: ImageInput) -> NDArray[Any]:
+    """Return a grey picture ``(1, H, W)`` as ``(H, W)``.
+
+    Raises:
+        UsageError: it has colours.
+    """
+    if image.shape[0] != 1:
+        raise UsageError(
+            f"the model takes grey pictures {declared.describe()}; export it again with a"
+            ' preprocessing of "color": "GRAY"'
+        )
+    return np.asarray(image[0])

@@ -32,21 +32,27 @@ class ImageInput:
         shape: extents with the batch first, None where any extent goes.
         dtype: of its elements.
         channels_last: whether the channels are its last axis.
+        has_channels: whether there is such an axis: sounds ``(N, L)`` and grey pictures
+            ``(N, H, W)`` may have none.
     """
 
     name: str
     shape: Shape
     dtype: np.dtype[Any]
     channels_last: bool
+    has_channels: bool = True
 
     @classmethod
-    def from_session(cls, node: Any, layout: str | None, target_layout: str) -> ImageInput:
+    def from_session(
+        cls, node: Any, layout: str | None, target_layout: str, spatial_axes: int | None = None
+    ) -> ImageInput:
         """Describe an onnxruntime ``NodeArg``.
 
         Args:
             node: the node argument: name, shape and type.
             layout: ``NCHW`` or ``NHWC`` where the stored preprocessing says so.
             target_layout: layout of the target tensor; decides where the shape does not.
+            spatial_axes: how many the target has, hence the image.
 
         Raises:
             UnsupportedModelError: an element type that images cannot have.
@@ -56,10 +62,13 @@ class ImageInput:
                 f"image input {node.name!r} is of type {node.type}; known are {', '.join(DTYPES)}"
             )
         shape = tuple(d if isinstance(d, int) and d > 0 else None for d in node.shape)
-        channels_last = _has_channels_last(shape, target_layout)
-        if layout is not None:
+        if spatial_axes is not None and not shape:  # a model may leave even the rank open
+            shape = (None,) * (spatial_axes + 2)
+        has_channels = spatial_axes is None or len(shape) != spatial_axes + 1
+        channels_last = has_channels and _has_channels_last(shape, target_layout)
+        if layout is not None and has_channels:
             channels_last = layout == "NHWC"
-        return cls(node.name, shape, DTYPES[node.type], channels_last)
+        return cls(node.name, shape, DTYPES[node.type], channels_last, has_channels)
 
     @property
     def batch(self) -> int | None:
@@ -71,8 +80,15 @@ class ImageInput:
         """``NHWC`` with the channels last, else ``NCHW``."""
         return "NHWC" if self.channels_last else "NCHW"
 
+    @property
+    def spatial_axes(self) -> int:
+        """The number of axes that are neither batch nor channels."""
+        return len(self.shape) - 1 - self.has_channels
+
     def spatial(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the spatial extents of an array of this layout."""
+        if not self.has_channels:
+            return shape[1:]
         return shape[1:-1] if self.channels_last else shape[2:]
 
     def fit(self, x: ArrayLike) -> NDArray[Any]:
