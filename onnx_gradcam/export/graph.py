@@ -41,7 +41,7 @@ class Graph:
         self.expansion_nodes: list[NodeProto] = []
         self.expansion_initializers: list[TensorProto] = []
         self.unexpanded: dict[str, str] = {}
-        """Why a node stayed that an expansion exists for, by its name or first output."""
+        """Why a node stayed that an expansion exists for, by its first output."""
         self.proto = model.graph
         self.nodes: list[NodeProto] = list(model.graph.node)
         self.tensor_values = tensor_values

@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_gradcam.errors import InvalidModelError, UsageError
+from onnx_gradcam.export.expansion.foreign import as_checked
 from onnx_gradcam.export.external_data import (
     all_tensors,
     check_references,
@@ -29,6 +30,9 @@ MESSAGE_LIMIT = 2**31 - 1
 
 _SHAPELESS = ("Field 'shape' of 'type' is required", "Field 'type' of 'value_info' is required")
 """The checker refuses graph outputs without a shape; onnxruntime runs them."""
+
+_UNREGISTERED = "No Op registered for"
+"""What the checker says of operators that onnxruntime has in the default domain."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,26 @@ def structural_problem(model: Path | onnx.ModelProto, *, full: bool = False) -> 
     """
     target = str(model) if isinstance(model, Path) else model
     try:
-        onnx.checker.check_model(target, full_check=full)
+        _check(target, full)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return None if _is_shapeless(error) else _one_line(error)
     except (ValueError, RuntimeError, OSError) as error:
         return _one_line(error)
     return None
+
+
+def _check(target: str | onnx.ModelProto, full: bool) -> None:
+    """Have onnx.checker look at a model; it does not object to onnxruntime's own operators."""
+    try:
+        onnx.checker.check_model(target, full_check=full)
+    except onnx.checker.ValidationError as error:
+        if _UNREGISTERED not in str(error):
+            raise
+        model = onnx.load(target, load_external_data=False) if isinstance(target, str) else target
+        standard = as_checked(model)
+        if standard is None:
+            raise
+        onnx.checker.check_model(standard, full_check=full)
 
 
 def _is_shapeless(error: Exception) -> bool:

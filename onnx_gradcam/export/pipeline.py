@@ -211,7 +211,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),
-        nodes_added=len(exported.graph.node) - len(job.loaded.model.graph.node),
+        nodes_added=len(exported.graph.node) - len(graph.original.graph.node),
         bytes_written=written,
         verification=verification,
         warnings=(*warnings, *(verification.warnings if verification else ())),

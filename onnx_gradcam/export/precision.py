@@ -51,6 +51,7 @@ class Float32View(Graph):
         vars(self).update(vars(graph))
         self._graph = graph
         self.halves = halves
+        self.unexpanded = graph.unexpanded
         self.nodes = [_in_float32(node) for node in self.nodes]
 
     @cached_property

@@ -64,11 +64,18 @@ def refuse_missing_formulas(graph: Graph, tail: Tail) -> None:
     """
     missing = missing_formulas(graph, tail)
     if missing:
-        operators = listed([describe(n, graph.opset(n.domain)) for n in missing], ", ")
+        operators = listed([_described(graph, node) for node in missing], ", ")
         raise UnsupportedModelError(
             f"no gradient formula for {operators}, between {tail.target!r} and {tail.score!r};"
             " choose a later layer with --layer, or add a formula: docs/add-an-operator.md"
         )
+
+
+def _described(graph: Graph, node: NodeProto) -> str:
+    """Return the operator and, where an expansion exists for it, why that does not cover it."""
+    reason = next((graph.unexpanded[o] for o in node.output if o in graph.unexpanded), None)
+    described = describe(node, graph.opset(node.domain))
+    return described if reason is None else f"{described}: {reason}"
 
 
 def listed(problems: list[str], separator: str = "; ") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 from onnx_gradcam.contract import ADDED_OUTPUTS, CLASS_INPUT, PREFIX, ExportMetadata
+from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.model_file import LoadedModel, structural_problem
 from onnx_gradcam.export.verification_report import Check
 
@@ -67,7 +68,7 @@ def _standard_operators(proto: onnx.ModelProto, source: LoadedModel | None) -> C
 def _added_nodes(proto: onnx.ModelProto, source: LoadedModel | None) -> list[onnx.NodeProto]:
     if source is None:
         return [node for node in proto.graph.node if _is_ours(node)]
-    original = Counter(map(_fingerprint, source.model.graph.node))
+    original = Counter(map(_fingerprint, inlined(source.model).graph.node))
     added = []
     for node in proto.graph.node:
         key = _fingerprint(node)
@@ -110,7 +111,7 @@ def _source_file(metadata: ExportMetadata, source: LoadedModel) -> Check:
 
 def _original_nodes(proto: onnx.ModelProto, source: LoadedModel) -> Check:
     name = "original nodes"
-    before = list(map(_fingerprint, source.model.graph.node))
+    before = list(map(_fingerprint, inlined(source.model).graph.node))
     kept = [_fingerprint(n) for n in proto.graph.node if not _is_ours(n)]
     if before == kept:
         return Check(name, True, f"all {len(before)} are unchanged and in order")

@@ -6,13 +6,15 @@ In: a model. Out: a `Graph` of the expanded copy, which knows the original and t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_gradcam.contract import PREFIX
 from onnx_gradcam.export.expansion import rules
+from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.expansion.registry import Rule
+from onnx_gradcam.export.expansion.splice import rename
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.gradients.emitter import Array, Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, find_gradient
@@ -40,9 +42,11 @@ def expand(
         tensor_values: fetches the values of an initializer, from an external file if need be.
 
     Returns:
-        A graph whose `original` is the model; `expansion_nodes` and `expansion_initializers`
-        compute the tensors that only the analysis has; `unexpanded` says why a node stayed.
+        A graph whose `original` is the model, without local functions; `expansion_nodes` and
+        `expansion_initializers` compute the tensors that only the analysis has; `unexpanded`
+        says, by first output, why a node stayed.
     """
+    model = inlined(model)
     first = graph = Graph(model, tensor_values)
     made: list[TensorProto] = []
     reasons: dict[str, str] = {}
@@ -108,7 +112,7 @@ def _replaced(
             changed = True
         except FormulaError as error:
             del emit.nodes[start:]
-            reasons[_label(node)] = str(error)
+            reasons[first_output(node)] = str(error)
             nodes.append(node)
     return (nodes if changed else None), emit.initializers, reasons
 
@@ -128,7 +132,7 @@ def _expanded(emit: Emitter, node: NodeProto, rule: Rule, opset: int) -> Sequenc
     """
     start = len(emit.nodes)
     context = Context(emit, node, list(node.input), list(node.output), opset)
-    with emit.scope(_label(node).strip("/")):
+    with emit.scope((node.name or first_output(node)).strip("/")):
         results = rule(context)
         names: dict[str, str] = {}
         for index, output in enumerate(node.output):
@@ -142,30 +146,19 @@ def _expanded(emit: Emitter, node: NodeProto, rule: Rule, opset: int) -> Sequenc
             names[result] = output
     new = emit.nodes[start:]
     for made in new:
-        _rename(made, names)
+        rename(made, names)
         if node.name and node.output[0] in made.output:
             made.name = node.name
     return new
 
 
-def _label(node: NodeProto) -> str:
-    return str(node.name or next((o for o in node.output if o), ""))
+def first_output(node: NodeProto) -> str:
+    """Return the first output that a node has."""
+    return next((str(name) for name in node.output if name), "")
 
 
 def _is_only_result(nodes: Sequence[NodeProto], name: str) -> bool:
     return any(list(node.output) == [name] for node in nodes)
-
-
-def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Give tensors other names, also where sub-graphs read them."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    node.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            for inner in graph.node:
-                _rename(inner, names)
-            for output in graph.output:
-                output.name = names.get(output.name, output.name)
 
 
 def _analysis_graph(
