@@ -13,13 +13,14 @@ from onnx import NodeProto
 
 from onnx_gradcam.errors import LayerNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.quantized_layer import computing_node, dequantized
 from onnx_gradcam.export.score import Score, format_shape
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.token_layer import penultimate_tokens
 from onnx_gradcam.gradients.emitter import Dim
 
-_CLASSIFIERS = frozenset({"Gemm", "MatMul", "Conv"})
+_CLASSIFIERS = frozenset({"Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"})
 
 _PASSIVE = frozenset(
     {
@@ -129,9 +130,9 @@ def find_candidates(
 def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
     """Return a tensor as a layer, None where it is no feature map."""
     arrangement, shape = maps.arrangement(tensor), graph.shape(tensor)
-    if arrangement is None or shape is None:
+    if arrangement is None or shape is None or dequantized(graph, tensor) != tensor:
         return None
-    node = graph.nodes[graph.producer[tensor]]
+    node = computing_node(graph, tensor)
     layer = Layer(tensor, node.name or tensor, node.op_type, shape, arrangement)
     return layer if any(size != 1 for size in layer.channels_first[2:]) else None
 
@@ -264,7 +265,7 @@ def nearest_layer(
 
 
 def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: FeatureMaps) -> Layer:
-    tensor = _find_tensor(graph, name)
+    tensor = dequantized(graph, _find_tensor(graph, name))
     if tensor in {i.name for i in graph.inputs} or tensor not in graph.producer:
         raise LayerNotFoundError(f"{name!r} is an input or a weight, not a layer; see inspect")
     flow = data_flow(graph, image, score)

@@ -12,7 +12,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_gradcam.contract import PREFIX
 from onnx_gradcam.export.expansion import rules
+<<<<<<< Updated upstream
 from onnx_gradcam.export.expansion.local_functions import inlined
+=======
+from onnx_gradcam.export.expansion.dequantized import in_floats
+>>>>>>> Stashed changes
 from onnx_gradcam.export.expansion.registry import Rule
 from onnx_gradcam.export.expansion.splice import rename
 from onnx_gradcam.export.graph import Graph
@@ -56,6 +60,10 @@ def expand(
             break
         made += constants
         graph = _analysis_graph(first, nodes, made, tensor_values)
+    emit = Emitter(graph.opset(), graph.types, graph.constant, EXPANDED, list(graph.names))
+    if in_floats(graph, emit):
+        made += emit.initializers
+        graph = _analysis_graph(first, emit.nodes, made, tensor_values)
     graph.original = model
     graph.unexpanded = reasons
     graph.expansion_initializers = made
