@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -26,16 +27,25 @@ def export_network(model: nn.Module, images: torch.Tensor, path: Path, exporter:
         RuntimeError: the exporter refuses the network.
     """
     problems = []
-    for opset in _OPSETS[exporter]:
-        for free_batch in (True, False):
-            try:
-                _WRITERS[exporter](model, images, path, opset, free_batch)
-            except Exception as error:  # exporters raise anything
-                problems.append(f"{type(error).__name__}: {_summary(error)}")
-                path.unlink(missing_ok=True)
-            else:
-                return
+    for fused, opset, free_batch in product((True, False), _OPSETS[exporter], (True, False)):
+        if not fused and not _unfuse(model):
+            break
+        try:
+            _WRITERS[exporter](model, images, path, opset, free_batch)
+        except Exception as error:  # exporters raise anything
+            problems.append(f"{type(error).__name__}: {_summary(error)}")
+            path.unlink(missing_ok=True)
+        else:
+            return
     raise RuntimeError(problems[-1])
+
+
+def _unfuse(model: nn.Module) -> bool:
+    """Have the attention of timm written as products and a softmax, if there is any."""
+    found = [m for m in model.modules() if hasattr(m, "fused_attn")]
+    for module in found:
+        module.fused_attn = False
+    return bool(found)
 
 
 def _write_legacy(
