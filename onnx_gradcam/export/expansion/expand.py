@@ -12,11 +12,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_gradcam.contract import PREFIX
 from onnx_gradcam.export.expansion import rules
-<<<<<<< Updated upstream
-from onnx_gradcam.export.expansion.local_functions import inlined
-=======
 from onnx_gradcam.export.expansion.dequantized import in_floats
->>>>>>> Stashed changes
+from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.expansion.registry import Rule
 from onnx_gradcam.export.expansion.splice import rename
 from onnx_gradcam.export.graph import Graph
