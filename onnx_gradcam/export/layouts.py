@@ -42,8 +42,8 @@ def tensor_layouts(graph: Graph, image: str) -> dict[str, str]:
     """Return the layout of every tensor for which it is known, e.g. ``{"relu": "NCHW"}``."""
     layouts: dict[str, str] = {}
     shape = graph.shape(image)
-    if shape is not None and len(shape) in NCHW:
-        layouts[image] = image_layout(shape) or NCHW[len(shape)]
+    if shape is not None and (len(shape) in NCHW or lacks_channels(graph, image)):
+        layouts[image] = layout_of_image(graph, image) or NCHW[len(shape)]
     for node in graph.nodes:
         if not node.output or not node.output[0]:
             continue
@@ -68,6 +68,44 @@ def tensor_layouts(graph: Graph, image: str) -> dict[str, str]:
 def _of_product(layout: str | None) -> str | None:
     """Return the layout after a product with weights, which replaces the last axis."""
     return layout if layout is not None and layout.endswith("C") else None
+
+
+def layout_of_image(graph: Graph, image: str) -> str | None:
+    """Return the layout of the image, None where nothing is known of its rank."""
+    shape = graph.shape(image)
+    if shape is None:
+        return None
+    if lacks_channels(graph, image):
+        return "N" + "DHW"[-(len(shape) - 1) :]
+    return image_layout(shape)
+
+
+def lacks_channels(graph: Graph, image: str) -> bool:
+    """Return whether a grey picture or a sound has no axis of channels.
+
+    The first convolution or pooling tells: its input has one axis more than the image then, of
+    size one.
+    """
+    shape = graph.shape(image)
+    reached = {image}
+    for node in graph.nodes if shape is not None else []:
+        if not any(name in reached for name in node.input):
+            continue
+        if node.op_type in _CHANNELS_FIRST and node.input[0] in reached:
+            before = graph.shape(node.input[0]) or ()
+            return len(before) == len(shape or ()) + 1 and 1 in before[1:2]
+        if node.op_type in _KEEPS_CHANNELS:
+            reached.update(node.output)
+    return False
+
+
+_KEEPS_CHANNELS = frozenset(
+    {
+        *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "Expand", "Identity", "Mul", "Pad"),
+        *("QuantizeLinear", "Reshape", "Sub", "Transpose", "Unsqueeze"),
+    }
+)
+"""What exporters write between an image and its first convolution."""
 
 
 def image_layout(shape: tuple[Dim, ...]) -> str | None:

@@ -16,8 +16,12 @@ from onnx_gradcam.errors import UnsupportedModelError
 
 Array = np.ndarray[Any, Any]
 
-SPATIAL_SIZES = (224, 32, 64, 96, 128, 256, 299, 384, 28, 512)
-"""Heights and widths tried for open axes, the usual one first."""
+SPATIAL_SIZES = {
+    1: (16000, 1024, 4000, 48000, 224, 128, 64),
+    2: (224, 32, 64, 96, 128, 256, 299, 384, 28, 512),
+    3: (32, 16, 64, 112, 128, 8),
+}
+"""Sizes tried for open axes by the number of spatial axes, the usual one first."""
 
 CHANNEL_COUNTS = (3, 1, 4)
 
@@ -82,7 +86,7 @@ def has_open_batch(specs: Sequence[InputSpec], image: str) -> bool:
 
 
 def candidate_shapes(
-    specs: Sequence[InputSpec], image: str, batch: int
+    specs: Sequence[InputSpec], image: str, batch: int, spatial_axes: int | None = None
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Yield shapes for all inputs, the most likely first.
 
@@ -90,24 +94,32 @@ def candidate_shapes(
         specs: the required inputs.
         image: name of the image input.
         batch: size of its first axis where that is open.
+        spatial_axes: how many axes are neither batch nor channels; None where that is not known.
     """
     shape = next(spec.shape for spec in specs if spec.name == image)
     seen = []
-    for guess in _image_shapes(shape, batch):
+    for guess in _image_shapes(shape, batch, spatial_axes):
         symbols = {s: n for s, n in zip(shape, guess, strict=True) if isinstance(s, str) and s}
-        shapes = {
-            spec.name: tuple(
-                size if isinstance(size, int) else symbols.get(size or "", 1) for size in spec.shape
-            )
-            for spec in specs
-        }
-        shapes[image] = guess
-        if shapes not in seen:
-            seen.append(shapes)
-            yield shapes
+        for rows in (batch, 1):  # of inputs whose first axis has no name in common with the image
+            shapes = {spec.name: _other_shape(spec.shape, symbols, rows) for spec in specs}
+            shapes[image] = guess
+            if shapes not in seen:
+                seen.append(shapes)
+                yield shapes
 
 
-def _image_shapes(shape: tuple[int | str | None, ...], batch: int) -> Iterator[tuple[int, ...]]:
+def _other_shape(
+    shape: tuple[int | str | None, ...], symbols: Mapping[str, int], rows: int
+) -> tuple[int, ...]:
+    return tuple(
+        size if isinstance(size, int) else symbols.get(size or "", 1 if axis else rows)
+        for axis, size in enumerate(shape)
+    )
+
+
+def _image_shapes(
+    shape: tuple[int | str | None, ...], batch: int, spatial_axes: int | None
+) -> Iterator[tuple[int, ...]]:
     if not shape:
         yield ()
         return
@@ -117,7 +129,11 @@ def _image_shapes(shape: tuple[int | str | None, ...], batch: int) -> Iterator[t
         len(rest) > 1 and rest[-1] in CHANNEL_COUNTS and rest[0] not in CHANNEL_COUNTS
     )
     channel_axis = len(rest) - 1 if last_is_channels else 0
-    for size in SPATIAL_SIZES:
+    if spatial_axes is None:
+        spatial_axes = len(rest) - 1
+    if len(rest) == spatial_axes:  # no axis of channels
+        channel_axis = -1
+    for size in SPATIAL_SIZES.get(spatial_axes, SPATIAL_SIZES[2]):
         for channels in CHANNEL_COUNTS:
             yield (
                 first,

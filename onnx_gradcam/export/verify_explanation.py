@@ -228,7 +228,7 @@ def _gradient_check(found: Agreement) -> Check:
             if found.zero
             else "lost in rounding: the score hardly depends on the layer"
         )
-        return Check(name, True, detail, 0.0, warning=True)
+        return Check(name, True, detail, 0.0, warning=True, zero=found.zero)
     where = "" if found.support == "all" else " where A is not at its limits"
     detail = (
         f"central differences{where} agree to {found.error:.1e} along the gradient (tolerance"
@@ -257,10 +257,12 @@ def _images_apart(subject: Subject, session: Any) -> Check:
 
 
 def _one_image(subject: Subject, feeds: Feeds, index: int, chosen: int) -> Feeds:
-    symbol = next(s.shape[0] for s in subject.specs if s.name == subject.metadata.image_input)
+    """Return the inputs of one image; inputs of an open first axis have a row per image."""
     single = {
         spec.name: feeds[spec.name][index : index + 1]
-        if spec.shape and spec.shape[0] == symbol and not isinstance(symbol, int)
+        if spec.shape
+        and not isinstance(spec.shape[0], int)
+        and len(feeds[spec.name]) == subject.batch
         else feeds[spec.name]
         for spec in subject.specs
     }

@@ -46,7 +46,7 @@ def check_runs(
     yield Check("loads", True, f"onnxruntime {runtime_version()}, CPU provider")
     reference = source or exported
     original = original or plain
-    specs = input_specs(original)
+    specs = input_specs(original, metadata)
     sizes = find_shapes(original, specs, metadata, inputs or {}, seed)
     if isinstance(sizes, str):
         yield Check("runs", False, sizes)

@@ -95,10 +95,11 @@ def input_names(session: Any) -> set[str]:
     return {node.name for node in session.get_inputs()}
 
 
-def input_specs(session: Any) -> tuple[InputSpec, ...]:
-    """Return the required inputs without ``cam_class``."""
+def input_specs(session: Any, metadata: ExportMetadata) -> tuple[InputSpec, ...]:
+    """Return the required inputs without ``cam_class``; an image of open rank gets one."""
+    unknown = {metadata.image_input: (None,) * (metadata.spatial_axes + 2)}
     return tuple(
-        InputSpec(node.name, node.type, tuple(node.shape))
+        InputSpec(node.name, node.type, tuple(node.shape) or unknown.get(node.name, ()))
         for node in session.get_inputs()
         if node.name != CLASS_INPUT
     )
@@ -120,7 +121,7 @@ def find_shapes(
     values = value_ranges(metadata.preprocessing)[0]
     problem = ""
     for batch in (2, 1) if has_open_batch(specs, image) else (1,):
-        for shapes in candidate_shapes(specs, image, batch):
+        for shapes in candidate_shapes(specs, image, batch, metadata.spatial_axes):
             shapes.update({name: np.shape(value) for name, value in given.items()})
             try:
                 run(session, draw(specs, shapes, image, values, seed) | dict(given) | extra)

@@ -25,7 +25,7 @@ from onnx_gradcam.preprocessing import PRESETS
         ((None, 3, "H", "W"), (2, 3, 224, 224)),
         (("N", "H", "W", 3), (2, 224, 224, 3)),
         (("N", 64, 64, 1), (2, 64, 64, 1)),
-        (("N", "C", "L"), (2, 3, 224)),
+        (("N", "C", "L"), (2, 3, 16000)),
     ],
 )
 def test_first_guess(shape: tuple[int | str | None, ...], expected: tuple[int, ...]) -> None:

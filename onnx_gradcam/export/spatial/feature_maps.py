@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.layouts import image_layout, spatial_sizes, tensor_layouts
+from onnx_gradcam.export.layouts import layout_of_image, spatial_sizes, tensor_layouts
 from onnx_gradcam.export.spatial.arrangement import Arrangement, arrange
 from onnx_gradcam.export.spatial.fields import Shape
 from onnx_gradcam.export.spatial.positions import track_positions
@@ -45,7 +45,7 @@ class FeatureMaps:
     @cached_property
     def _positions(self) -> dict[str, Fields]:
         shape = self._shapes.get(self._image)
-        layout = None if shape is None else image_layout(shape)
+        layout = None if shape is None else layout_of_image(self._graph, self._image)
         if self._trial is None or layout is None:
             return {}
         return track_positions(self._trial, self._image, layout, self._shapes)
@@ -82,8 +82,10 @@ class FeatureMaps:
     def _from_layouts(self, tensor: str) -> Arrangement | None:
         """Return what the operators say of the axes, where places could not be followed."""
         layout, shape = self._layouts.get(tensor), self._graph.shape(tensor)
-        image = self._graph.shape(self._image)
-        if layout is None or shape is None or (image is not None and len(image) != len(shape)):
+        image = layout_of_image(self._graph, self._image)
+        if layout is None or shape is None:
+            return None
+        if image is not None and len(set(image) - set("NC")) != len(set(layout) - set("NC")):
             return None
         if not any(size != 1 for size in spatial_sizes(shape, layout)):
             return None
