@@ -2,11 +2,16 @@
 
 In: the graph of the model. Out: `float32_view`, the same graph as if every half-precision tensor
 were float32, for whatever looks at the forward model to build a gradient; and `gradient_emitter`,
-which writes nodes that fit it: each tensor that is half precision in truth is read through one
-Cast to float32. The model itself stays as it is, weights included: onnxruntime folds their casts
-when it loads the file.
+which writes nodes that fit it: what is half precision in truth, A and weights among it, is read
+through one Cast to float32. The model itself stays as it is: no weight is stored twice, onnxruntime
+folds the casts when it loads the file.
 
 Half-precision gradients underflow: float16 ends at 6e-8, and dy/dA of an early layer lies below.
+What the gradient reads between A and the score it computes again, in float32, from the cast of A
+(`compute_again`): so it is the gradient of one function. Read through casts, forward tensors
+disagree with each other: onnxruntime on the CPU computes half precision in float32 and leaves out
+some of the roundings in between, so that an operand of a maximum need not equal it; and every
+tensor that is read moves these roundings, and with them the scores.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from onnx import NodeProto, TensorProto, defs, helper
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
+from onnx_gradcam.export.tail import Tail
 from onnx_gradcam.gradients.emitter import Array, Emitter, TensorType
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
 
@@ -33,9 +39,6 @@ TYPE_ATTRIBUTES = frozenset({"dtype", "output_dtype", "softmax_precision", "stas
 
 _UNTYPED = frozenset({"Shape", "Size"})
 """Operators that read a tensor of any type, and none of its values."""
-
-_MAXIMA = frozenset({"GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin"})
-"""Operators whose first output is one of the elements that they read."""
 
 
 class Float32View(Graph):
@@ -137,19 +140,34 @@ def gradient_emitter(graph: Graph, prefix: str) -> Emitter:
     return Emitter(graph.opset(), graph.types, graph.constant, prefix, list(graph.names))
 
 
-class _WideningEmitter(Emitter):
-    """An emitter whose nodes read half-precision tensors through one Cast to float32 each.
+def compute_again(emit: Emitter, tail: Tail) -> None:
+    """Have an emitter of `gradient_emitter` read the tail in float32 from now on.
 
-    A maximum is computed again instead, from the casts of its operands: onnxruntime drops the
-    rounding to half precision before some casts and not before others, and the gradient of a
-    maximum asks which operand equals it.
+    Nothing changes where no tensor of the tail is half precision.
+    """
+    if isinstance(emit, _WideningEmitter):
+        emit.compute_again(tail)
+
+
+class _WideningEmitter(Emitter):
+    """An emitter whose nodes read half-precision tensors as float32.
+
+    Each is read through one Cast; tensors between A and the score, once `compute_again` was
+    called, are computed again in float32 from the cast of A instead.
     """
 
     def __init__(self, graph: Float32View, prefix: str) -> None:
         """Start with no nodes and no casts."""
         super().__init__(graph.opset(), graph.types, graph.constant, prefix, list(graph.names))
         self._graph = graph
+        self._again: frozenset[str] = frozenset()
         self._wide: dict[str, str] = {}
+
+    def compute_again(self, tail: Tail) -> None:
+        """Read what lies between A and the score as computed in float32."""
+        if tail.tensors & self._graph.halves:
+            self._again = tail.tensors - {tail.target}
+            self._wide = {k: v for k, v in self._wide.items() if k not in self._again}
 
     def node(self, op_type: str, inputs: Sequence[str], **options: Any) -> str:
         """Append one node; see `Emitter.node`."""
@@ -167,23 +185,28 @@ class _WideningEmitter(Emitter):
 
     def _widened(self, name: str) -> str:
         """Return a tensor as float32."""
-        if name not in self._graph.halves:
-            return name
-        if name not in self._wide:
-            with self.scope("float32"):
-                self._wide[name] = self._maximum(name) or self._cast(name)
-            self.declare(self._wide[name], TensorProto.FLOAT, self.shape(name))
-        return self._wide[name]
+        if name in self._again and name not in self._wide:
+            self._copy(self._graph.nodes[self._graph.producer[name]])
+        if name in self._graph.halves and name not in self._wide:
+            self._append("Cast", [name], [name], to=TensorProto.FLOAT)
+        return self._wide.get(name, name)
 
-    def _cast(self, name: str) -> str:
-        wide = self.unique(name.lstrip("/"))
-        self.nodes.append(helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.FLOAT))
-        return wide
-
-    def _maximum(self, name: str) -> str | None:
-        index = self._graph.producer.get(name)
-        node = self._graph.nodes[index] if index is not None else NodeProto()
-        if node.op_type not in _MAXIMA or node.domain not in _STANDARD:
-            return None
+    def _copy(self, node: NodeProto) -> None:
+        """Append a node of the tail, reading float32."""
+        if node.domain not in _STANDARD or any(a.HasField("g") or a.graphs for a in node.attribute):
+            return
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        return self.node(node.op_type, list(node.input), hint=name.lstrip("/"), **attributes)
+        inputs = [self._widened(name) for name in node.input]
+        self._append(node.op_type, inputs, node.output, **attributes)
+
+    def _append(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
+    ) -> None:
+        """Append a node that gives forward tensors in float32."""
+        with self.scope("float32"):
+            made = [self.unique(name.lstrip("/")) if name else "" for name in outputs]
+        self.nodes.append(helper.make_node(op_type, inputs, made, name=made[0], **attributes))
+        for name, wide in zip(outputs, made, strict=True):
+            if name:
+                self._wide[name] = wide
+                self.declare(wide, self.dtype(name), self.shape(name))
