@@ -30,6 +30,7 @@ import torch  # noqa: E402
 from tools.zoo_export import EXPORTERS  # noqa: E402
 from tools.zoo_models import Architecture, architectures  # noqa: E402
 from tools.zoo_report import failures, report, summary  # noqa: E402
+from tools.zoo_slice import write_slice  # noqa: E402
 from tools.zoo_worker import Plan, read_results, run_in_process  # noqa: E402
 
 _AGAIN: dict[str, Callable[[dict[str, Any] | None], bool]] = {
@@ -44,7 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, required=True, help="for ONNX files and results")
+    parser.add_argument("--folder", type=Path, default=Path("zoo"), help="for files and results")
     parser.add_argument(
         "--only", nargs="*", metavar="NAME", help="architectures, or parts of names"
     )
@@ -61,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep-mb", type=float, default=20, help="larger ONNX files are deleted")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown")
     parser.add_argument("--failures", type=Path, metavar="FILE", help="write failures, grouped")
+    parser.add_argument("--slice", type=Path, metavar="FOLDER", help="write the tests' fixtures")
     parser.add_argument("--no-run", action="store_true", help="report only")
     return parser.parse_args()
 
@@ -75,10 +77,19 @@ def _chosen(arguments: argparse.Namespace) -> list[Architecture]:
     return chosen[: arguments.limit]
 
 
+def _write_failures(arguments: argparse.Namespace, chosen: list[Architecture]) -> None:
+    if arguments.failures:
+        results = {a: read_results(arguments.folder, a) for a in chosen}
+        arguments.failures.write_text(failures(results, arguments.folder), encoding="utf-8")
+
+
 def main() -> int:
     """Run what is asked for; exit with 1 when a row of those chosen is not right."""
     arguments = _arguments()
     torch.set_num_threads(1)
+    if arguments.slice:
+        print("\n".join(write_slice(arguments.slice, arguments.only)))
+        return 0
     plan = Plan(
         folder=arguments.folder,
         exporters=tuple(arguments.exporter),
@@ -100,9 +111,9 @@ def main() -> int:
         states = ", ".join(f"{key} {rows[key]['status']}" for key in keys if key in rows)
         took = time.perf_counter() - start
         print(f"{index + 1}/{len(chosen)} {architecture.name} {took:.0f} s: {states}", flush=True)
+        _write_failures(arguments, chosen)
+    _write_failures(arguments, chosen)
     results = {a: read_results(plan.folder, a) for a in chosen}
-    if arguments.failures:
-        arguments.failures.write_text(failures(results, plan.folder), encoding="utf-8")
     if arguments.report:
         arguments.report.write_text(report(results), encoding="utf-8")
     print(summary(results))

@@ -118,7 +118,7 @@ def _fill(row: Row, model: nn.Module, x: Array, job: Job, scratch: Path) -> None
     report = export_model(
         job.source,
         exported,
-        layer=_layer(job),
+        layer="auto" if job.layer == "auto" else first_layer(job.source),
         gradient_builder=job.builder,
         force=True,
         verify=job.verify,
@@ -128,19 +128,17 @@ def _fill(row: Row, model: nn.Module, x: Array, job: Job, scratch: Path) -> None
     row.verified = job.verify
     proto = onnx.load(exported)
     row.operator = next(n.op_type for n in proto.graph.node if report.target in n.output)
-    session = _session(exported)
-    names = [output.name for output in session.get_outputs()]
-    feeds = {INPUT: x, "cam_class": _RANKS}
-    out = dict(zip(names, session.run(None, feeds), strict=True))
+    out = run_explained(exported, x)
     row.shape = tuple(out["cam_activations"].shape)
     if not np.any(out["cam_gradients"]):
         row.status, row.detail = "wrong", "the gradient is zero"
         return
     row.float32, row.torch_shape = _errors(AnyLayoutOracle(model, x), out)
+    feeds = {INPUT: x, "cam_class": _RANKS}
     if row.float32 and not _within(row.float32):
         _in_float64(row, model, proto, feeds)
     row.status = _status(row)
-    row.overhead = _overhead(job.source, session, feeds)
+    row.overhead = _overhead(job.source, exported, feeds)
 
 
 def _status(row: Row) -> str:
@@ -153,12 +151,23 @@ def _within(errors: dict[str, float]) -> bool:
     return bool(errors) and all(e <= TOLERANCE for e in errors.values())
 
 
-def _layer(job: Job) -> str:
-    if job.layer == "auto":
-        return "auto"
-    candidates = inspect_model(job.source).candidates
+def first_layer(source: Path) -> str:
+    """Return the first convolution that is a candidate, else the first candidate."""
+    candidates = inspect_model(source).candidates
     first = next((c for c in candidates if c.op_type == "Conv"), None)
     return first.tensor if first else candidates[0].tensor if candidates else "auto"
+
+
+def run_explained(exported: Path, x: Array) -> dict[str, Array]:
+    """Return the outputs of an exported file for the highest class and the second highest.
+
+    Args:
+        exported: the file.
+        x: ``(2, 3, S, S)`` float32.
+    """
+    session = _session(exported)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {INPUT: x, "cam_class": _RANKS}), strict=True))
 
 
 def _errors(oracle: AnyLayoutOracle, out: dict[str, Array]) -> tuple[dict[str, float], str]:
@@ -166,14 +175,15 @@ def _errors(oracle: AnyLayoutOracle, out: dict[str, Array]) -> tuple[dict[str, f
     a, gradient, classes = (out[f"cam_{n}"] for n in ("activations", "gradients", "classes"))
     best: dict[str, float] = {}
     where = ""
-    for expected, match, shape in oracle.gradients(a, classes):
+    for found in oracle.gradients(a, classes):
+        expected = gradcam(found.activations, found.gradient)
         errors = {
-            "A": match,
-            "dy/dA": relative(gradient, expected),
-            "CAM": relative(gradcam(a, gradient), gradcam(a, expected)),
+            "A": relative(a, found.activations),
+            "dy/dA": relative(gradient, found.gradient),
+            "CAM": relative(gradcam(a, gradient), expected),
         }
         if not best or errors["dy/dA"] < best["dy/dA"]:
-            best, where = errors, shape
+            best, where = errors, str(found.shape)
         if _within(best):
             break
     return best, where
@@ -202,10 +212,8 @@ def _session(source: Path) -> onnxruntime.InferenceSession:
     )
 
 
-def _overhead(
-    source: Path, explained: onnxruntime.InferenceSession, feeds: dict[str, Array]
-) -> float:
-    plain = _session(source)
+def _overhead(source: Path, exported: Path, feeds: dict[str, Array]) -> float:
+    plain, explained = _session(source), _session(exported)
     contestants: dict[str, Callable[[], object]] = {
         "plain": lambda: plain.run(None, {INPUT: feeds[INPUT]}),
         "explained": lambda: explained.run(None, feeds),

@@ -8,6 +8,7 @@ return by the values of its positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
 from typing import Any
@@ -24,6 +25,23 @@ _Map = Callable[[Array], Array]
 
 MATCH = 1e-4
 """How near, relative to the largest value of A, a tensor has to be to be called A."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tensor of the network that has the values of A.
+
+    Attributes:
+        activations: its values, in the layout of A.
+        gradient: dy^c/dA, in the layout of A.
+        error: the largest difference to A, relative to the largest value of A.
+        shape: its own.
+    """
+
+    activations: Array
+    gradient: Array
+    error: float
+    shape: tuple[int, ...]
 
 
 class AnyLayoutOracle:
@@ -53,10 +71,8 @@ class AnyLayoutOracle:
             raise LookupError("recording changed the network: an operation in place was lost")
         self._tensors = [t for t in recorder.tensors if t.is_floating_point()]
 
-    def gradients(
-        self, activations: Array, classes: NDArray[np.int64]
-    ) -> Iterator[tuple[Array, float, str]]:
-        """Yield dy^c/dA for each tensor that has the values of A, how well it matches, its shape.
+    def gradients(self, activations: Array, classes: NDArray[np.int64]) -> Iterator[Found]:
+        """Yield each tensor that has the values of A, with dy^c/dA.
 
         Several tensors may have them (a view, a ReLU of what is positive already); the first one
         feeds the others.
@@ -74,7 +90,8 @@ class AnyLayoutOracle:
             (gradient,) = torch.autograd.grad(
                 total, tensor, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            yield mapped(gradient.numpy()), error, str(tuple(tensor.shape))
+            values = mapped(tensor.detach().numpy())
+            yield Found(values, mapped(gradient.numpy()), error, tuple(tensor.shape))
 
 
 def _match(value: Array, activations: Array) -> tuple[_Map, float] | None:
