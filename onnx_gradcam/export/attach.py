@@ -22,6 +22,7 @@ from onnx_gradcam.contract import (
     ExportMetadata,
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
+from onnx_gradcam.export.declarations import mend_declarations
 from onnx_gradcam.export.graph import FLOATS, Graph
 from onnx_gradcam.export.sizes import is_invented
 from onnx_gradcam.export.target_layer import Layer
@@ -141,9 +142,9 @@ def attach(
         class_input: how the class is given.
         metadata: written into ``metadata_props``.
     """
-    warnings: list[str] = []
     model = ModelProto()
     model.CopyFrom(graph.original)
+    warnings = mend_declarations(model, graph)
     if class_input.mode == "optional" and model.ir_version < OVERRIDABLE_SINCE_IR:
         warnings.append(_raise_ir(model))
     nodes = _live_nodes(emit.nodes)

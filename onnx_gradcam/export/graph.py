@@ -11,9 +11,8 @@ from functools import cached_property
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from onnx_gradcam.export.constants import Constants
 from onnx_gradcam.export.quantized_flow import carrying_results
-from onnx_gradcam.export.types import infer_types
+from onnx_gradcam.export.types import Inferred, infer_types
 from onnx_gradcam.gradients.clipping import Flow
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
 from onnx_gradcam.gradients.registry import FLOATS
@@ -95,13 +94,18 @@ class Graph:
     # -- types ---------------------------------------------------------------------------------
 
     @cached_property
-    def _inferred(self) -> tuple[dict[str, TensorType], Constants]:
+    def _inferred(self) -> Inferred:
         return infer_types(self.model, self.tensor_values)
 
     @property
     def types(self) -> dict[str, TensorType]:
         """Types of all tensors, as far as they can be inferred."""
-        return self._inferred[0]
+        return self._inferred.types
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """Tensors whose declared shape contradicts the inputs of the model."""
+        return self._inferred.stale
 
     def type_of(self, name: str) -> TensorType | None:
         """Return the type of a tensor, None when unknown."""
@@ -125,7 +129,7 @@ class Graph:
         Initializers, Constant nodes, and small results of operators on these and on the static
         sizes of tensors.
         """
-        return self._inferred[1].value(name)
+        return self._inferred.constants.value(name)
 
     # -- neighbours ----------------------------------------------------------------------------
 

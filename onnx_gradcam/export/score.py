@@ -126,7 +126,7 @@ def _score_of_output(graph: Graph, output: str) -> Score:
 
 
 def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
-    tensor, ranking = before_quantization(graph, tensor)
+    tensor, ranking = before_quantization(graph, _with_batch_axis(graph, tensor))
     shape = graph.shape(tensor)
     if shape is None:
         raise UnsupportedModelError(f"the shape of {tensor!r} is unknown")
@@ -147,6 +147,18 @@ def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
     if not isinstance(classes, int):
         raise UnsupportedModelError(f"the number of classes of {tensor!r} is not known at export")
     return Score(tensor, output, axis, classes, len(shape), activation, ranking)
+
+
+def _with_batch_axis(graph: Graph, tensor: str) -> str:
+    """Return the tensor, or what it was before the batch axis of one image was taken away."""
+    before = tensor
+    while len(graph.shape(before) or (0, 0)) < 2 and before in graph.producer:
+        node = graph.nodes[graph.producer[before]]
+        if node.op_type not in {"Squeeze", "Reshape", "Flatten", "Identity"} or node.domain:
+            return tensor
+        before = node.input[0]
+    shape = graph.shape(before)
+    return before if shape is not None and len(shape) > 1 and shape[0] == 1 else tensor
 
 
 def format_shape(shape: tuple[Dim, ...]) -> str:

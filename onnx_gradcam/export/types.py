@@ -9,6 +9,7 @@ that nobody knows ends nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import onnx
 from onnx import (
@@ -37,11 +38,25 @@ Runtime = Callable[[Sequence[str]], Types]
 """Asks onnxruntime for the types of tensors that cannot be inferred."""
 
 
+class Inferred(NamedTuple):
+    """What was found.
+
+    Attributes:
+        types: tensor -> its type.
+        constants: looks up values.
+        stale: tensors whose declared shape contradicts the inputs of the model.
+    """
+
+    types: Types
+    constants: Constants
+    stale: frozenset[str]
+
+
 def infer_types(
     model: ModelProto,
     tensor_values: Callable[[TensorProto], Array],
     ask_runtime: Runtime | None = None,
-) -> tuple[Types, Constants]:
+) -> Inferred:
     """Return the types of all tensors as far as they are known, and the constants.
 
     Args:
@@ -66,7 +81,7 @@ def infer_types(
             walk = _Walk(model, nodes, tensor_values, known | ranks, trust=trust)
         if not walk.stale:
             break
-    return walk.types, walk.constants
+    return Inferred(walk.types, walk.constants, frozenset(walk.stale))
 
 
 def _inlined(model: ModelProto) -> ModelProto:
@@ -89,7 +104,7 @@ class _Walk:
         constants: likewise.
         sizes: the symbols.
         unknown: results of operators that no schema describes and nothing declares.
-        stale: the shapes that the model declares contradict its inputs.
+        stale: tensors whose declared shape contradicts the inputs of the model.
     """
 
     def __init__(
@@ -112,9 +127,9 @@ class _Walk:
         self._trust = trust
         self._given = given
         graph = model.graph
-        self._declared = _types_of([*graph.value_info, *graph.output])
+        self._declared = _declared([*graph.value_info, *graph.output])
         initializers = {t.name: t for t in graph.initializer}
-        inputs = _types_of(i for i in graph.input if i.name not in initializers)
+        inputs = _declared(i for i in graph.input if i.name not in initializers)
         self._symbols = {d for t in inputs.values() for d in t.shape or () if isinstance(d, str)}
         declared = (*inputs.values(), *self._declared.values())
         taken = {d for t in declared for d in t.shape or () if isinstance(d, str)}
@@ -129,7 +144,7 @@ class _Walk:
         self._protos: dict[TensorType, TypeProto] = {}
         self.constants = Constants(model, initializers, tensor_values, self.types, self.sizes)
         self.unknown: list[str] = []
-        self.stale = False
+        self.stale: set[str] = set()
         for name, kind in inputs.items():
             self._set(name, kind)
         for node in nodes:
@@ -183,24 +198,31 @@ class _Walk:
         told = self._given.get(name) or self._declared.get(name)
         if told is None or (found is not None and told.shape is None):
             return found
-        trusted = self._trust or name in self._given
         shape = told.shape
-        if shape is not None and not trusted:
+        if shape is not None and not (self._trust or name in self._given):
             shape = (None,) * len(shape)
         if found is None or found.shape is None:
             return TensorType(told.dtype if found is None else found.dtype, shape)
-        if shape is None or len(shape) != len(found.shape):
-            self.stale |= shape is not None and trusted
+        if told.shape is None or shape is None:
+            return found
+        if self._contradicts(found.shape, told.shape):
+            self.stale.add(name)
+        if len(shape) != len(found.shape):
             return found
         return TensorType(found.dtype, tuple(map(self._better, found.shape, shape)))
 
+    def _contradicts(self, found: tuple[Dim, ...], told: tuple[Dim, ...]) -> bool:
+        """Return whether the model declares a number where it is another or an open one."""
+        return len(found) != len(told) or any(
+            isinstance(b, int) and a != b and not is_invented(a)
+            for a, b in zip(found, told, strict=True)
+        )
+
     def _better(self, found: Dim, told: Dim) -> Dim:
-        """Return the better known of two sizes; a contradiction shows that the model's are old."""
-        if isinstance(told, int):
-            if is_invented(found):
-                return told
-            self.stale |= found != told
-        return told if is_invented(found) and told in self._symbols else found
+        """Return the better known of two sizes."""
+        if is_invented(found) and (isinstance(told, int) or told in self._symbols):
+            return told
+        return found
 
     # -- one node --------------------------------------------------------------------------------
 
@@ -354,9 +376,19 @@ def _reads(graph: GraphProto) -> list[str]:
     return [name for name in names if name and name not in inner]
 
 
-def _types_of(values: Iterable[ValueInfoProto]) -> Types:
+def _declared(values: Iterable[ValueInfoProto]) -> Types:
+    """Return declared types; some exporters write 0 or -1 for an open size."""
     found = ((value.name, _tensor_type(value.type)) for value in values)
-    return {name: kind for name, kind in found if kind is not None}
+    return {
+        name: kind
+        if kind.shape is None
+        else TensorType(
+            kind.dtype,
+            tuple(None if isinstance(size, int) and size < 1 else size for size in kind.shape),
+        )
+        for name, kind in found
+        if kind is not None
+    }
 
 
 def _tensor_type(proto: TypeProto) -> TensorType | None:
