@@ -33,13 +33,20 @@ from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.image_choice import choose_image
 from onnx_gradcam.export.model_file import LoadedModel, load_model
 from onnx_gradcam.export.model_output import check_output, staged_model
-from onnx_gradcam.export.precision import float32_view, gradient_emitter, refuse_invalid_halves
+from onnx_gradcam.export.precision import (
+    compute_again,
+    float32_view,
+    gradient_emitter,
+    refuse_invalid_halves,
+)
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import Tail, cut_tail
-from onnx_gradcam.export.target_layer import Layer, choose_layer, image_input
+from onnx_gradcam.export.target_layer import Layer, choose_layer, nearest_layer
+from onnx_gradcam.export.verification_report import VerificationReport
 from onnx_gradcam.export.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
@@ -55,6 +62,7 @@ def export_model(
     *,
     layer: str | int = "auto",
     score: str | None = None,
+    image_input: str | None = None,
     gradient_builder: str = "auto",
     class_input: str = "optional",
     preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
@@ -73,6 +81,7 @@ def export_model(
         output: file to write.
         layer: ``auto`` for the penultimate feature map, or a tensor name, node name or index.
         score: output or tensor that holds the class scores; None finds it.
+        image_input: the input to explain; None takes the first one that looks like an image.
         gradient_builder: ``auto``, ``onnxruntime-training`` or ``reverse``.
         class_input: ``optional``, ``required`` or ``fixed:K``.
         preprocess: preset name, JSON file, mapping or recipe, stored in the file.
@@ -97,7 +106,7 @@ def export_model(
     graph = _checked_graph(loaded)
     scores = find_score(graph, score)
     _check_class(mode, scores)
-    image = image_input(graph, scores)
+    image = choose_image(graph, scores, image_input)
     target = choose_layer(graph, image, scores, layer)
     forward = float32_view(graph)
     job = _Job(
@@ -173,6 +182,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         emit_activations(emit, graph, target)
         seed = emit_seed(emit, scores, job.class_input.fixed)
         classes[:] = [seed.classes]
+        compute_again(emit, job.tail)
         return emit, seed.seed
 
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
@@ -198,6 +208,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
                     " nothing was written",
                     built.builder,
                 )
+            _refuse_zero(job, verification)
         staged.commit()
         written = staged.bytes_written
     return ExportReport(
@@ -216,6 +227,22 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         verification=verification,
         warnings=(*warnings, *(verification.warnings if verification else ())),
     )
+
+
+def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
+    """Refuse a layer that the score does not depend on, though a path leads from it to the score.
+
+    Raises:
+        UnsupportedModelError: with the nearest layer that works.
+    """
+    if verification.is_zero:
+        layer, score = job.target.tensor, job.scores.tensor
+        raise UnsupportedModelError(
+            f"the gradient of {score!r} at layer {layer!r} is zero for all inputs tried, and so are"
+            " central differences: its heat maps would be empty"
+            + nearest_layer(job.graph, job.image, job.scores, layer)
+            + "; --no-verify exports it all the same"
+        )
 
 
 def _metadata(job: _Job, built: Built) -> ExportMetadata:

@@ -49,6 +49,9 @@ _PASSIVE = frozenset(
 _MAIN = frozenset({"Add", "Concat", "Gelu", "LayerNormalization", "Mul", "Relu", "Sum"})
 """Operators whose output may be chosen where no feature map is on all paths to the score."""
 
+_SUMS = frozenset({"Add", "Mul", "Sum"})
+"""Those of them that join paths, or merely add a bias."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -217,6 +220,8 @@ def _off_the_main_path(graph: Graph, image: str, score: Score, maps: FeatureMaps
         tensor = node.output[0] if node.output else ""
         if tensor not in flow or node.op_type not in _MAIN or tensor == score.tensor:
             continue
+        if node.op_type in _SUMS and not all(name in flow for name in node.input):
+            continue  # a bias or a scale
         layer = _layer(graph, maps, tensor)
         if layer is not None and maps.reaches(tensor, score.tensor):
             return replace(

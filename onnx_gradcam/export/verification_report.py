@@ -16,6 +16,7 @@ class Check:
         detail: one line: the measured figures, or what is wrong.
         value: the largest measured difference, relative; None where nothing is measured.
         warning: it holds but somebody should know, e.g. the gradient is zero.
+        zero: the gradient is rightly zero everywhere, so that heat maps are empty.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Check:
     detail: str
     value: float | None = None
     warning: bool = False
+    zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class VerificationReport:
     def passed(self) -> bool:
         """Whether every check holds."""
         return all(check.passed for check in self.checks)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the explanation is right and empty: the gradient is zero everywhere."""
+        return any(check.zero for check in self.checks)
 
     @property
     def failures(self) -> tuple[Check, ...]:
