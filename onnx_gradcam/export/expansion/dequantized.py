@@ -19,7 +19,9 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
+from onnx_gradcam.export.expansion.integer_products import float_product
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.quantized_flow import QUANTIZERS
 from onnx_gradcam.gradients.clipping import scalar_grid
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import attribute_of
@@ -81,6 +83,11 @@ class _Rewriter:
 
     def take(self, node: NodeProto) -> None:
         """Write one node of the graph, in its turn."""
+        product = float_product(self.graph, self.emit, node)
+        if product is not None:
+            self.changed = True
+            self.emit.nodes.extend(product)
+            return
         source = self._quantize.get(node.input[0]) if node.input else None
         if node.op_type == "QuantizeLinear":
             self._quantize[node.output[0]] = node
@@ -176,7 +183,7 @@ def in_floats(graph: Graph, emit: Emitter) -> bool:
         graph: the analysis graph.
         emit: an empty emitter, for nodes and constants.
     """
-    if not any(node.op_type == "QuantizeLinear" for node in graph.nodes):
+    if not any(node.op_type in QUANTIZERS for node in graph.nodes):
         return False
     rewriter = _Rewriter(graph, emit)
     for node in graph.nodes:

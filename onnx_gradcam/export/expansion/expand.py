@@ -186,7 +186,7 @@ def _analysis_graph(
     initializers = first.initializers | {tensor.name: tensor for tensor in constants}
     copy.initializer.extend(_light(tensor) for tensor in initializers.values())
     model.graph.CopyFrom(copy)
-    graph = Graph(model, lambda tensor: tensor_values(initializers[tensor.name]))
+    graph = Graph(model, lambda tensor: tensor_values(initializers.get(tensor.name, tensor)))
     graph.initializers = initializers
     return graph
 

@@ -9,13 +9,25 @@ from onnx_gradcam.export.expansion import (
     convolution,
     layout,
     normalization,
+    packed_weights,
     products,
+    quantized,
 )
 from onnx_gradcam.export.expansion.function_bodies import expand_function, is_function
 from onnx_gradcam.export.expansion.registry import Rule, find_expansion
 from onnx_gradcam.gradients.registry import Context, FormulaError
 
-MODULES = (activations, attention, branches, convolution, layout, normalization, products)
+MODULES = (
+    activations,
+    attention,
+    branches,
+    convolution,
+    layout,
+    normalization,
+    packed_weights,
+    products,
+    quantized,
+)
 """A module that is not named here is not used."""
 
 BLOCKED = "com.microsoft.nchwc"
