@@ -37,6 +37,11 @@ from onnx_gradcam.preprocessing import PRESETS
     "--score", metavar="NAME", help="Output or tensor to explain, instead of the one found."
 )
 @click.option(
+    "--image-input",
+    metavar="NAME",
+    help="Input to explain, instead of the first that looks like an image.",
+)
+@click.option(
     "--gradient-builder",
     type=click.Choice(["auto", "onnxruntime-training", "reverse"]),
     default="auto",
@@ -72,6 +77,7 @@ def command(
     output: Path,
     layer: str,
     score: str | None,
+    image_input: str | None,
     gradient_builder: str,
     class_input: str,
     preprocess: str | None,
@@ -91,6 +97,7 @@ def command(
         output,
         layer=int(layer) if layer.isdecimal() else layer,
         score=score,
+        image_input=image_input,
         gradient_builder=gradient_builder,
         class_input=class_input,
         preprocess=preprocess,

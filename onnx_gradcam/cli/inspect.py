@@ -20,12 +20,17 @@ from onnx_gradcam.cli.output import examples, show_report
 @click.option(
     "--score", metavar="NAME", help="Output or tensor to explain, instead of the one found."
 )
+@click.option(
+    "--image-input",
+    metavar="NAME",
+    help="Input to explain, instead of the first that looks like an image.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: Path, score: str | None, as_json: bool) -> None:
+def command(model: Path, score: str | None, image_input: str | None, as_json: bool) -> None:
     """Show a model's inputs, scores and candidate layers, and which one the export would take.
 
     For each layer: its shape, and which builder can differentiate from the score back to it.
     """
     from onnx_gradcam import inspect_model
 
-    show_report(inspect_model(model, score=score), as_json=as_json)
+    show_report(inspect_model(model, score=score, image_input=image_input), as_json=as_json)

@@ -17,10 +17,11 @@ from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.builders.operators import training_can_differentiate
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.image_choice import choose_image
 from onnx_gradcam.export.model_file import load_model
 from onnx_gradcam.export.score import Score, find_score, format_shape
 from onnx_gradcam.export.tail import cut_tail
-from onnx_gradcam.export.target_layer import Layer, choose_layer, find_candidates, image_input
+from onnx_gradcam.export.target_layer import Layer, choose_layer, find_candidates
 from onnx_gradcam.gradients.emitter import Dim
 from onnx_gradcam.gradients.registry import find_gradient
 
@@ -138,17 +139,21 @@ def _score_line(score: ScoreInfo) -> str:
 
 
 def inspect_model(
-    model: str | Path | bytes | onnx.ModelProto, score: str | None = None
+    model: str | Path | bytes | onnx.ModelProto,
+    score: str | None = None,
+    image_input: str | None = None,
 ) -> ModelReport:
     """Return what a model offers to explain.
 
     Args:
         model: path, serialised bytes or `onnx.ModelProto`.
         score: output or tensor that holds the class scores; None finds it.
+        image_input: the input to explain; None takes the first one that looks like an image.
 
     Raises:
         OnnxGradCamError: `InvalidModelError` for an unreadable model, `ScoreNotFoundError` for
-            an unknown score. A model that cannot be explained is reported, not refused.
+            an unknown score, `UsageError` for an unknown input. A model that cannot be explained
+            is reported, not refused.
     """
     loaded = load_model(model)
     graph = expand(loaded.model, loaded.tensor_values)
@@ -157,7 +162,7 @@ def inspect_model(
     operators: tuple[OperatorInfo, ...] = ()
     try:
         chosen = find_score(graph, score)
-        image = image_input(graph, chosen)
+        image = choose_image(graph, chosen, image_input)
         candidates = find_candidates(graph, image, chosen)
         layer = choose_layer(graph, image, chosen)
         recommended = [c.tensor for c in candidates].index(layer.tensor)

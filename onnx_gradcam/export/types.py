@@ -8,7 +8,7 @@ that nobody knows ends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -28,6 +28,12 @@ from onnx_gradcam.export import contrib_types, shape_rules
 from onnx_gradcam.export.constants import Constants
 from onnx_gradcam.export.partial_values import Partial
 from onnx_gradcam.export.sizes import Sizes, is_invented
+from onnx_gradcam.export.type_protos import (
+    declared_types,
+    outer_reads,
+    outside_reads,
+    tensor_type,
+)
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
 from onnx_gradcam.gradients.registry import attribute_of
 
@@ -127,9 +133,9 @@ class _Walk:
         self._trust = trust
         self._given = given
         graph = model.graph
-        self._declared = _declared([*graph.value_info, *graph.output])
+        self._declared = declared_types([*graph.value_info, *graph.output])
         initializers = {t.name: t for t in graph.initializer}
-        inputs = _declared(i for i in graph.input if i.name not in initializers)
+        inputs = declared_types(i for i in graph.input if i.name not in initializers)
         self._symbols = {d for t in inputs.values() for d in t.shape or () if isinstance(d, str)}
         declared = (*inputs.values(), *self._declared.values())
         taken = {d for t in declared for d in t.shape or () if isinstance(d, str)}
@@ -238,7 +244,7 @@ class _Walk:
             self.unknown += [o for o in node.output if o and o not in self._declared | self._given]
             return [None] * len(node.output)
         schema = onnx.defs.get_schema(node.op_type, version, domain)
-        names = [*node.input, *_outer_reads(node)]
+        names = [*node.input, *outer_reads(node)]
         data = {name: self.constants.small_tensor(name) for name in node.input if name}
         try:
             results = onnx.shape_inference.infer_node_outputs(
@@ -252,7 +258,7 @@ class _Walk:
         except Exception:  # it refuses what onnxruntime may run, in a branch not taken, say
             return [None] * len(node.output)
         self._others |= {n: t for n, t in results.items() if not t.HasField("tensor_type")}
-        return [_tensor_type(results[o]) if o in results else None for o in node.output]
+        return [tensor_type(results[o]) if o in results else None for o in node.output]
 
     def _proto(self, name: str) -> TypeProto:
         kind = self.types.get(name)
@@ -287,7 +293,7 @@ class _Walk:
     def _of_branch(self, branch: GraphProto) -> list[TensorType | None]:
         model = ModelProto(ir_version=self._model.ir_version, opset_import=self._model.opset_import)
         model.graph.CopyFrom(branch)
-        for name in dict.fromkeys(_reads(branch)):
+        for name in dict.fromkeys(outside_reads(branch)):
             constant = self.constants.small_tensor(name)
             if constant is not None:
                 model.graph.initializer.append(constant)
@@ -356,53 +362,3 @@ _KEEPS_RANK = _ARITHMETIC | {
     *("InstanceNormalization", "LeakyRelu", "Neg", "Pad", "QuantizeLinear", "Relu", "Resize"),
     *("Sigmoid", "Tanh", "Transpose"),
 }
-
-
-def _outer_reads(node: NodeProto) -> list[str]:
-    """Return what the sub-graphs of a node read from around them."""
-    names: list[str] = []
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
-        for graph in graphs:
-            names += _reads(graph)
-    return names
-
-
-def _reads(graph: GraphProto) -> list[str]:
-    inner = {o for n in graph.node for o in n.output}
-    inner |= {i.name for i in graph.input} | {t.name for t in graph.initializer}
-    names = [name for n in graph.node for name in (*n.input, *_outer_reads(n))]
-    names += [o.name for o in graph.output]
-    return [name for name in names if name and name not in inner]
-
-
-def _declared(values: Iterable[ValueInfoProto]) -> Types:
-    """Return declared types; some exporters write 0 or -1 for an open size."""
-    found = ((value.name, _tensor_type(value.type)) for value in values)
-    return {
-        name: kind
-        if kind.shape is None
-        else TensorType(
-            kind.dtype,
-            tuple(None if isinstance(size, int) and size < 1 else size for size in kind.shape),
-        )
-        for name, kind in found
-        if kind is not None
-    }
-
-
-def _tensor_type(proto: TypeProto) -> TensorType | None:
-    if not proto.HasField("tensor_type"):
-        return None
-    tensor = proto.tensor_type
-    if not tensor.elem_type:
-        return None
-    if not tensor.HasField("shape"):
-        return TensorType(tensor.elem_type)
-    dims: list[Dim] = []
-    for dim in tensor.shape.dim:
-        if dim.HasField("dim_value"):
-            dims.append(dim.dim_value)
-        else:
-            dims.append(dim.dim_param or None)
-    return TensorType(tensor.elem_type, tuple(dims))

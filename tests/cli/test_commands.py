@@ -50,6 +50,7 @@ def run(*arguments: str) -> Result:
 EXPORT_DEFAULTS = {
     "layer": "auto",
     "score": None,
+    "image_input": None,
     "gradient_builder": "auto",
     "class_input": "optional",
     "preprocess": None,
@@ -66,6 +67,7 @@ EXPORT_DEFAULTS = {
         (["--layer", "/conv"], {"layer": "/conv"}),
         (["--layer", "3"], {"layer": 3}),
         (["--score", "logits"], {"score": "logits"}),
+        (["--image-input", "depth"], {"image_input": "depth"}),
         (["--gradient-builder", "reverse"], {"gradient_builder": "reverse"}),
         (["--class-input", "fixed:7"], {"class_input": "fixed:7"}),
         (["--preprocess", "imagenet"], {"preprocess": "imagenet"}),
@@ -81,9 +83,10 @@ def test_export_hands_on_each_option(
     assert called == [("export_model", (Path("a.onnx"), Path("b.onnx")), EXPORT_DEFAULTS | changed)]
 
 
-def test_inspect_hands_on_the_score(called: list[tuple[Any, ...]]) -> None:
-    run("inspect", "a.onnx", "--score", "logits")
-    assert called == [("inspect_model", (Path("a.onnx"),), {"score": "logits"})]
+def test_inspect_hands_on_score_and_input(called: list[tuple[Any, ...]]) -> None:
+    run("inspect", "a.onnx", "--score", "logits", "--image-input", "depth")
+    asked = {"score": "logits", "image_input": "depth"}
+    assert called == [("inspect_model", (Path("a.onnx"),), asked)]
 
 
 def test_check_hands_on_the_original(called: list[tuple[Any, ...]]) -> None:

@@ -1,0 +1,35 @@
+"""Which input holds the image, where the user says so; else what `target_layer` finds."""
+
+from __future__ import annotations
+
+from onnx_gradcam.errors import UnsupportedModelError, UsageError, nearest_names
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.score import Score
+from onnx_gradcam.export.target_layer import image_input
+
+
+def choose_image(graph: Graph, score: Score, name: str | None = None) -> str:
+    """Return the name of the image input.
+
+    Args:
+        graph: the model.
+        score: the score, which must depend on the image.
+        name: the input to take; None for the first one that looks like an image.
+
+    Raises:
+        UsageError: the model has no input of that name.
+        UnsupportedModelError: the score does not depend on it.
+    """
+    if name is None:
+        return image_input(graph, score)
+    names = [value.name for value in graph.inputs]
+    if name not in names:
+        raise UsageError(
+            f"the model has no input {name!r} (it has {', '.join(map(repr, names))})"
+            + nearest_names(name, names)
+        )
+    if score.tensor not in graph.depends_on([name]):
+        raise UnsupportedModelError(
+            f"the score {score.tensor!r} does not depend on the input {name!r}"
+        )
+    return name
