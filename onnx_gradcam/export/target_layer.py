@@ -183,13 +183,13 @@ def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> L
     active = [c for c in candidates if c.op_type not in _PASSIVE] or candidates
     if not active:
         return _off_the_main_path(graph, image, score, maps)
-    reached = [c for c in active if maps.reaches(c.tensor, score.tensor)]
-    if not reached:
+    reached = (c for c in reversed(active) if maps.reaches(c.tensor, score.tensor))
+    chosen = next(reached, None)
+    if chosen is None:
         raise UnsupportedModelError(
             "no feature map whose places in the image reach the score: nothing to draw a heat map"
             " from"
         )
-    chosen = reached[-1]
     index = candidates.index(chosen)
     if chosen is not active[-1]:
         behind = active[active.index(chosen) + 1].tensor

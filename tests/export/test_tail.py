@@ -53,7 +53,8 @@ def test_a_layer_that_is_one_output_of_its_node() -> None:
 
 def test_operators_without_a_formula_are_all_named() -> None:
     graph = graph_of(
-        "a = Relu(x)\n b = Bernoulli(a)\n c = custom.Mystery(b)\n d = Relu(c)\n y = RandomNormalLike(d)"
+        "a = Relu(x)\n b = Bernoulli(a)\n c = custom.Mystery(b)\n d = Relu(c)\n"
+        " y = RandomNormalLike(d)"
     )
     tail = cut_tail(graph, "a", "y")
     assert [n.op_type for n in missing_formulas(graph, tail)] == [
@@ -65,8 +66,8 @@ def test_operators_without_a_formula_are_all_named() -> None:
         refuse_missing_formulas(graph, tail)
     assert str(caught.value) == (
         "no gradient formula for ai.onnx::Bernoulli-17 (node 'b'), custom::Mystery-1 (node 'c'),"
-        " ai.onnx::RandomNormalLike-17 (node 'y'), between 'a' and 'y'; choose a later layer with --layer, or"
-        " add a formula: docs/add-an-operator.md"
+        " ai.onnx::RandomNormalLike-17 (node 'y'), between 'a' and 'y'; choose a later layer"
+        " with --layer, or add a formula: docs/add-an-operator.md"
     )
 
 
