@@ -20,13 +20,13 @@ from onnx_gradcam.export.attach import without_explanation
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.external_data import with_values
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.precision import HALVES, TYPE_ATTRIBUTES
 from onnx_gradcam.export.sessions import open_session
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 
 Array = np.ndarray[Any, Any]
 
-_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_SINGLES = (*_HALVES, TensorProto.FLOAT)
+_SINGLES = (*HALVES, TensorProto.FLOAT)
 _SAME = 1e-3  # of the largest score: what two implementations may differ by
 _MIN_IR = 4  # from here on initializers need not be graph inputs
 _ZEROS = "score_function/zeros"
@@ -102,14 +102,20 @@ class ScoreFunction:
         """Return a value of A as ``(N, C, *spatial)``."""
         return self._arrangement.to_map(target)
 
-    def set_point(self, values: Mapping[str, Array]) -> None:
+    def set_point(self, values: Mapping[str, Array], activations: Array | None = None) -> None:
         """Fix the point around which A is perturbed.
 
         Args:
             values: of all `needed` tensors, from one run of the whole model.
+            activations: A as ``(N, C, *spatial)``, where it is known without the rounding to
+                half precision.
         """
         names = [self.target, *self.bypassing]
         self._feeds = {name: _at_least_float32(values[name]) for name in names}
+        if activations is not None:
+            rounded = self._feeds[self.target]
+            shift = self._in_graph_layout(activations - self.activations(rounded))
+            self._feeds[self.target] = rounded + shift
         if self._session is None:
             self._session = open_session(self._build().SerializeToString(), optimise=True)
 
@@ -175,7 +181,7 @@ class ScoreFunction:
         model.graph.output.append(onnx.ValueInfoProto(name=self.score))
         for tensor in self._initializers:
             model.graph.initializer.append(with_values(tensor, self._base_dir))
-        _widen(model.graph, _HALVES, TensorProto.FLOAT)
+        _widen(model.graph, HALVES, TensorProto.FLOAT)
         return model
 
 
@@ -245,7 +251,7 @@ def _widen(graph: onnx.GraphProto, narrow: Collection[int], wide: int) -> None:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 _widen_tensor(attribute.t, narrow, wide)
-            if attribute.name in {"to", "dtype"} and attribute.i in narrow:
+            if attribute.name in TYPE_ATTRIBUTES and attribute.i in narrow:
                 attribute.i = wide
             if attribute.HasField("g"):
                 _widen(attribute.g, narrow, wide)

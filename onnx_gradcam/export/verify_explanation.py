@@ -152,14 +152,17 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
     for attempt in range(subject.attempts):
         feeds = subject.inputs(attempt)
         values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+        scores = function.rows(values[function.score]).astype(np.float64)
+        unrounded, gradients, classes = _claims(subject, session, feeds, scores.shape[1])
         function.set_point(values)
         activations = function.activations(values[function.target])
-        scores = function.rows(values[function.score]).astype(np.float64)
+        if activations.dtype == np.float16 and unrounded.shape == activations.shape:
+            activations = unrounded  # of the run whose gradients are looked at
+            function.set_point(values, activations)
         alone = function(0.0 * activations) + function.offset
         (cut,) = compare_outputs({"scores": scores}, {"scores": alone})
         if cut.note or cut.relative > CUT_TOLERANCE:
             return Check(name, False, f"not a function of the layer and the input alone: {cut}")
-        gradients, classes = _claims(subject, session, feeds, scores.shape[1])
         wrong = [g for g in gradients if g.shape != activations.shape]
         if wrong:
             return Check(
@@ -197,14 +200,15 @@ def _second_opinion(
 
 def _claims(
     subject: Subject, session: Any, feeds: Feeds, count: int
-) -> tuple[list[Array], list[Array]]:
-    """Return the gradients of the default class and of another one per image."""
+) -> tuple[Array, list[Array], list[Array]]:
+    """Return A, and the gradients and classes of the default class and another one per image."""
     runs = [run(session, feeds | subject.class_feed(None))]
     if not subject.fixed and count > 1:
         top = runs[0][CLASSES_OUTPUT]
         other = (top + 1 + np.arange(len(top))) % count
         runs.append(run(session, feeds | subject.class_feed(other)))
     return (
+        runs[0][ACTIVATIONS_OUTPUT],
         [found[GRADIENTS_OUTPUT].astype(np.float64) for found in runs],
         [found[CLASSES_OUTPUT] for found in runs],
     )
