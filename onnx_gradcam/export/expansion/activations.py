@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from onnx_gradcam.export.expansion.registry import expansion
 from onnx_gradcam.gradients.emitter import Emitter
@@ -52,7 +53,8 @@ def fused_activation(emit: Emitter, x: str, activation: str, values: Mapping[str
         return clip(emit, x, values.get("min"), values.get("max"))
     if activation == "HardSwish" and emit.opset < 14:
         return emit.mul(x, emit.node("HardSigmoid", [x], alpha=1.0 / 6.0, beta=0.5))
-    return emit.node(activation, [x], **values)
+    attributes: dict[str, Any] = dict(values)
+    return emit.node(activation, [x], **attributes)
 
 
 def clip(emit: Emitter, x: str, low: float | None, high: float | None) -> str:

@@ -48,7 +48,8 @@ def _attention(ctx: Context) -> list[str]:
         _split_heads(ctx, emit.slice(projected, [end - size], [end], [-1]))
         for size, end in zip(sizes, ends, strict=True)
     ]
-    return [_attend(ctx, _Heads(*parts, sizes[0] // count), mask=3, bias=5)]
+    heads = _Heads(parts[0], parts[1], parts[2], sizes[0] // count)
+    return [_attend(ctx, heads, mask=3, bias=5)]
 
 
 @expansion("MultiHeadAttention")

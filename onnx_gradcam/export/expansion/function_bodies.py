@@ -5,8 +5,11 @@ Source: github.com/onnx/onnx, ``docs/Operators.md``; the bodies come from the in
 
 from __future__ import annotations
 
+from typing import Any
+
 from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, helper
 
+from onnx_gradcam.export.expansion.local_functions import since
 from onnx_gradcam.export.expansion.splice import splice
 from onnx_gradcam.gradients.registry import Context, FormulaError
 
@@ -45,15 +48,16 @@ def expand_function(ctx: Context) -> list[str]:
     return [inner[name] for name in body.output]
 
 
-def _schema(op_type: str, opset: int) -> defs.OpSchema | None:
+def _schema(op_type: str, opset: int) -> Any:
+    """Return the schema of an operator that has a body, else None; onnx has no types for bodies."""
     try:
-        schema = defs.get_schema(op_type, opset, "")
+        schema: Any = defs.get_schema(op_type, opset, "")
     except defs.SchemaError:
         return None
     return schema if schema.has_function or schema.has_context_dependent_function else None
 
 
-def _body(ctx: Context, schema: defs.OpSchema) -> FunctionProto:
+def _body(ctx: Context, schema: Any) -> FunctionProto:
     """Return the body that is valid in the model's opset.
 
     Raises:
@@ -71,16 +75,9 @@ def _body(ctx: Context, schema: defs.OpSchema) -> FunctionProto:
     body.ParseFromString(data)
     written = next((o.version for o in body.opset_import if o.domain in {"", "ai.onnx"}), 0)
     for node in body.node:
-        if _since(node.op_type, written) != _since(node.op_type, ctx.opset):
+        if since(node, written) != since(node, ctx.opset):
             raise FormulaError(f"its definition is written for opset {written}, not {ctx.opset}")
     return body
-
-
-def _since(op_type: str, opset: int) -> int:
-    try:
-        return int(defs.get_schema(op_type, opset, "").since_version)
-    except defs.SchemaError:
-        return -1
 
 
 def _type(ctx: Context, name: str) -> bytes:
@@ -93,6 +90,6 @@ def _type(ctx: Context, name: str) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _defaults(schema: defs.OpSchema) -> dict[str, AttributeProto]:
+def _defaults(schema: Any) -> dict[str, AttributeProto]:
     given = {name: attribute.default_value for name, attribute in schema.attributes.items()}
     return {name: value for name, value in given.items() if value.name}

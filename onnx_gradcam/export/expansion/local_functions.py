@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from onnx import ModelProto, TensorProto, inliner
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, defs, inliner
 
 _LARGE = 1024
 """Initializers above this many elements go round the inliner."""
@@ -19,8 +19,8 @@ _VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", 
 def inlined(model: ModelProto) -> ModelProto:
     """Return the model without local functions; itself where it has none.
 
-    A function written in another opset is converted to that of the model. One that cannot be
-    converted stays, and so do its calls.
+    A function that imports another opset is inlined where all its operators are the same in that
+    of the model, as `onnx.checker` demands. Others stay, and so do their calls.
     """
     if not model.functions:
         return model
@@ -30,16 +30,31 @@ def inlined(model: ModelProto) -> ModelProto:
         if math.prod(tensor.dims) > _LARGE and tensor.data_location != TensorProto.EXTERNAL:
             for field in _VALUES:
                 tensor.ClearField(field)
+    for function in light.functions:
+        _adopt_opsets(function, light)
     flat = inliner.inline_local_functions(light)
-    if flat.functions:
-        try:
-            flat = inliner.inline_local_functions(light, convert_version=True)
-        except Exception:  # whatever onnx's converter raises: these functions stay
-            flat = inliner.inline_local_functions(light)
     del flat.graph.initializer[:]
     flat.graph.initializer.extend(model.graph.initializer)
     _import_domains(flat, model)
     return flat
+
+
+def _adopt_opsets(function: FunctionProto, model: ModelProto) -> None:
+    """Give a function the model's opset where that changes none of its operators."""
+    wanted = {opset.domain: opset.version for opset in model.opset_import}
+    for opset in function.opset_import:
+        version = wanted.get(opset.domain, opset.version)
+        nodes = [node for node in function.node if node.domain == opset.domain]
+        if all(since(n, opset.version) == since(n, version) for n in nodes):
+            opset.version = version
+
+
+def since(node: NodeProto, opset: int) -> int:
+    """Return the version in which an operator got the form that it has in an opset, 0 for none."""
+    try:
+        return int(defs.get_schema(node.op_type, opset, node.domain).since_version)
+    except defs.SchemaError:
+        return 0
 
 
 def _import_domains(flat: ModelProto, model: ModelProto) -> None:

