@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnx_gradcam.cli.arrays import input_option, read_inputs
 from onnx_gradcam.cli.output import examples, show_report
 from onnx_gradcam.preprocessing import PRESETS
 
@@ -71,6 +72,7 @@ from onnx_gradcam.preprocessing import PRESETS
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
 )
+@input_option("Values to prove it with, for an input that random ones do not do for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     model: Path,
@@ -84,6 +86,7 @@ def command(
     labels: Path | None,
     force: bool,
     no_verify: bool,
+    inputs: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write MODEL anew with the activations and gradients of its target layer as extra outputs.
@@ -104,5 +107,6 @@ def command(
         labels=labels,
         force=force,
         verify=not no_verify,
+        inputs=read_inputs(inputs) or None,
     )
     show_report(report, as_json=as_json)

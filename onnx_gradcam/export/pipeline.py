@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from onnx_gradcam import __version__
 from onnx_gradcam.contract import CLASSES_OUTPUT, PREFIX, ExportMetadata
@@ -69,6 +70,7 @@ def export_model(
     labels: Sequence[str] | str | Path | None = None,
     force: bool = False,
     verify: bool = True,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> ExportReport:
     """Write a copy of the model that also outputs A and dy^c/dA, and report what was done.
 
@@ -88,6 +90,7 @@ def export_model(
         labels: class names, or a text file with one per line, stored in the file.
         force: replace an existing output.
         verify: prove the file before it appears under its name.
+        inputs: values for inputs of the model to prove it with, in place of random ones.
 
     Returns:
         The report.
@@ -124,6 +127,7 @@ def export_model(
         output=Path(output),
         force=force,
         verify=verify,
+        inputs=inputs,
     )
     try:
         return _export(job, gradient_builder, status)
@@ -164,6 +168,7 @@ class _Job:
     output: Path
     force: bool
     verify: bool
+    inputs: Mapping[str, NDArray[Any]] | None
 
 
 def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportReport:
@@ -200,7 +205,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         source=job.source,
     ) as staged:
         if job.verify:
-            verification = verify_export(staged.path, job.loaded, metadata)
+            verification = verify_export(staged.path, job.loaded, metadata, inputs=job.inputs)
             if not verification.passed:
                 raise _UnprovenError(
                     f"the export of {target.tensor!r} failed verification:"
@@ -258,6 +263,8 @@ def _metadata(job: _Job, built: Built) -> ExportMetadata:
         token_grid=list(arrangement.grid) or None,
         token_order=arrangement.token_order,
         token_rows=arrangement.rows,
+        token_source=arrangement.source,
+        token_source_layout=arrangement.source_layout,
         score_tensor=job.scores.tensor,
         score_output=job.scores.output,
         class_axis=job.scores.class_axis,

@@ -50,13 +50,18 @@ def verify_export(
     return _verify(load_model(exported, check=False), source, metadata, seed, inputs)
 
 
-def check_export(exported: str | Path, against: str | Path | None = None) -> VerificationReport:
+def check_export(
+    exported: str | Path,
+    against: str | Path | None = None,
+    inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
+) -> VerificationReport:
     """Verify a file that was exported earlier.
 
     Args:
         exported: a file that `export_model` wrote.
         against: the original model. Without it the outputs cannot be compared with the original
             ones; validity, operators, classes and the gradient are checked all the same.
+        inputs: values for inputs of the model, in place of random ones.
 
     Returns:
         The report; look at `VerificationReport.passed`.
@@ -71,7 +76,7 @@ def check_export(exported: str | Path, against: str | Path | None = None) -> Ver
     loaded = load_model(path, check=False)
     props = {prop.key: prop.value for prop in loaded.model.metadata_props}
     metadata = ExportMetadata.from_props(props, str(path))
-    return _verify(loaded, against, metadata)
+    return _verify(loaded, against, metadata, inputs=inputs)
 
 
 def _verify(

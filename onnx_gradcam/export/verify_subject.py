@@ -129,4 +129,7 @@ def find_shapes(
                 problem = problem or " ".join(str(error).split())
             else:
                 return shapes
-    return f"no input sizes were found that the model runs with ({problem[:200]}); give inputs"
+    return (
+        f"no input sizes were found that the model runs with ({problem[:200]}); give some with"
+        " --input NAME=FILE.npy"
+    )

@@ -57,6 +57,7 @@ EXPORT_DEFAULTS = {
     "labels": None,
     "force": False,
     "verify": True,
+    "inputs": None,
 }
 
 
@@ -91,7 +92,9 @@ def test_inspect_hands_on_score_and_input(called: list[tuple[Any, ...]]) -> None
 
 def test_check_hands_on_the_original(called: list[tuple[Any, ...]]) -> None:
     run("check", "a.cam.onnx", "--against", "a.onnx")
-    assert called == [("check_export", (Path("a.cam.onnx"),), {"against": Path("a.onnx")})]
+    assert called == [
+        ("check_export", (Path("a.cam.onnx"),), {"against": Path("a.onnx"), "inputs": None})
+    ]
 
 
 def test_a_failed_check_is_shown_and_exits_4(monkeypatch: pytest.MonkeyPatch) -> None:
