@@ -2,7 +2,7 @@
 
 A fixture is an ONNX file and, as ``.npz``, what PyTorch autograd says of it: the image, the
 classes explained, and per layer A and dy/dA in the layout of an exported file. The tests need no
-torch. The exporters take turns.
+torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from onnx_gradcam.export.pipeline import export_model
-from tools.zoo_export import EXPORTERS, INPUT, export_network
+from tools.zoo_export import INPUT, export_network
 from tools.zoo_measure import LAYERS, first_layer, relative, run_explained
 from tools.zoo_models import Architecture, images, network
 from tools.zoo_oracle import AnyLayoutOracle
@@ -50,40 +50,49 @@ _SWIN = {
     "mlp_ratio": 2.0,
 }
 
-_TABLE: list[tuple[str, int, dict[str, Any]]] = [
-    ("timm/resnet18", 32, _NARROW),
-    ("timm/seresnet50", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
-    ("timm/resnest14d", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
-    ("timm/densenet121", 32, {"block_config": (2, 2), "growth_rate": 4}),
-    ("timm/convnextv2_atto", 64, {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}),
-    ("timm/vit_little_patch16_reg4_gap_256", 32, _TIMM_VIT),
-    ("timm/deit_tiny_distilled_patch16_224", 32, _TIMM_VIT),
-    ("timm/beit_base_patch16_224", 32, _TIMM_VIT),
-    ("timm/cait_xxs24_224", 32, {**_TIMM_VIT, "embed_dim": 16}),
-    ("timm/eva02_tiny_patch14_224", 32, _TIMM_VIT),
-    ("timm/vit_base_patch16_siglip_224", 32, {**_TIMM_VIT, "embed_dim": 16}),
-    ("timm/swin_tiny_patch4_window7_224", 32, _SWIN),
-    ("timm/swinv2_tiny_window8_256", 32, _SWIN),
+_TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
+    ("timm/resnet18", "legacy", 32, _NARROW),
+    ("timm/seresnet50", "dynamo", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
+    ("timm/resnest14d", "legacy", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
+    ("timm/densenet121", "dynamo", 32, {"block_config": (2, 2), "growth_rate": 4}),
+    ("timm/convnextv2_atto", "legacy", 64, {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}),
+    ("timm/vit_little_patch16_reg4_gap_256", "dynamo", 32, _TIMM_VIT),
+    ("timm/deit_tiny_distilled_patch16_224", "legacy", 32, _TIMM_VIT),
+    ("timm/beit_base_patch16_224", "dynamo", 32, _TIMM_VIT),
+    ("timm/cait_xxs24_224", "legacy", 32, {**_TIMM_VIT, "embed_dim": 16}),
+    ("timm/eva02_tiny_patch14_224", "dynamo", 32, _TIMM_VIT),
+    ("timm/vit_base_patch16_siglip_224", "legacy", 32, {**_TIMM_VIT, "embed_dim": 16}),
+    ("timm/swin_tiny_patch4_window7_224", "dynamo", 32, _SWIN),
+    ("timm/swinv2_tiny_window8_256", "dynamo", 32, _SWIN),
     (
         "timm/hiera_tiny_224",
+        "dynamo",
         64,
         {"img_size": (64, 64), "embed_dim": 4, "stages": (1, 1, 1, 1), "mlp_ratio": 2.0},
     ),
-    ("timm/xcit_nano_12_p16_224", 32, {**_TIMM_VIT, "embed_dim": 16}),
-    ("timm/mixer_s32_224", 32, {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 24}),
-    ("timm/caformer_s18", 64, {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 32)}),
+    ("timm/xcit_nano_12_p16_224", "dynamo", 32, {**_TIMM_VIT, "embed_dim": 16}),
+    (
+        "timm/mixer_s32_224",
+        "dynamo",
+        32,
+        {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 24},
+    ),
+    ("timm/caformer_s18", "legacy", 64, {"depths": (1, 1, 1, 1), "dims": (4, 8, 32, 32)}),
     (
         "timm/focalnet_tiny_srf",
+        "dynamo",
         64,
         {"depths": (1, 1), "embed_dim": 8, "focal_levels": (2, 2), "focal_windows": (3, 3)},
     ),
     (
         "timm/edgenext_xx_small",
+        "dynamo",
         64,
         {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 16), "heads": (2, 2, 2, 2)},
     ),
     (
         "timm/coatnet_nano_cc_224",
+        "dynamo",
         32,
         {
             "img_size": 32,
@@ -92,6 +101,7 @@ _TABLE: list[tuple[str, int, dict[str, Any]]] = [
     ),
     (
         "timm/volo_d1_224",
+        "dynamo",
         32,
         {
             "img_size": 32,
@@ -103,39 +113,47 @@ _TABLE: list[tuple[str, int, dict[str, Any]]] = [
     ),
     (
         "timm/tnt_s_patch16_224",
+        "dynamo",
         32,
         {"img_size": 32, "depth": 2, "embed_dim": 16, "inner_dim": 8, "num_heads_inner": 2}
         | {"num_heads_outer": 2},
     ),
     (
         "timm/sequencer2d_s",
+        "legacy",
         56,
         {"img_size": 56, "layers": (1,) * 4, "embed_dims": (8, 16, 16, 16)}
         | {"hidden_sizes": (4,) * 4},
     ),
-    ("transformers/ViT", 32, _VIT),
+    ("transformers/ViT", "legacy", 32, _VIT),
     (
         "transformers/Segformer",
+        "dynamo",
         64,
         {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "mlp_ratios": [2, 2, 2, 2]}
         | {"num_attention_heads": [1, 2, 2, 2], "decoder_hidden_size": 16},
     ),
     (
         "transformers/Cvt",
+        "dynamo",
         64,
         {"embed_dim": [8, 16, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 2]},
     ),
     (
         "transformers/RegNet",
+        "legacy",
         32,
         {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "embedding_size": 8, "groups_width": 4},
     ),
 ]
 
 
-def slice_architectures() -> list[Architecture]:
-    """Return the architectures of the tests."""
-    return [Architecture(n, n.partition("/")[0], "", s, o) for n, s, o in _TABLE]
+def slice_architectures() -> dict[Architecture, str]:
+    """Return the architectures of the tests, each with its exporter."""
+    return {
+        Architecture(name, name.partition("/")[0], "", size, options): exporter
+        for name, exporter, size, options in _TABLE
+    }
 
 
 def write_slice(folder: Path, only: list[str] | None = None) -> list[str]:
@@ -147,11 +165,11 @@ def write_slice(folder: Path, only: list[str] | None = None) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for index, architecture in enumerate(slice_architectures()):
+    for architecture, exporter in slice_architectures().items():
         if only and not any(part in architecture.name for part in only):
             continue
         try:
-            told = _write_fixture(architecture, EXPORTERS[index % len(EXPORTERS)], folder)
+            told = _write_fixture(architecture, exporter, folder)
         except Exception as error:  # one line for whatever happens
             told = f"{type(error).__name__}: {error}"
         lines.append(f"{architecture.name}: {told}")
@@ -160,7 +178,7 @@ def write_slice(folder: Path, only: list[str] | None = None) -> list[str]:
 
 def _write_fixture(architecture: Architecture, exporter: str, folder: Path) -> str:
     model = network(architecture)
-    x = images(architecture, _BATCH, seed=2)
+    x = images(architecture, _BATCH, seed=2).half().float()
     path = folder / f"{architecture.file_stem}.onnx"
     export_network(model, x, path, exporter)
     _strip(path)
@@ -183,7 +201,7 @@ def _references(model: nn.Module, x: Array, path: Path) -> tuple[dict[str, Any],
         LookupError: torch has no such tensor.
     """
     oracle = AnyLayoutOracle(copy.deepcopy(model).double(), x.astype(np.float64))
-    references: dict[str, Any] = {INPUT: x}
+    references: dict[str, Any] = {INPUT: x.astype(np.float16)}
     errors = []
     for layer in LAYERS:
         with tempfile.TemporaryDirectory() as scratch:
