@@ -107,6 +107,9 @@ class Step:
         return int(self.attribute("axis", default)) % len(self.shape)
 
 
+_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft.nchwc"})
+"""Operators of the last one are those of the first, on maps whose channels lie in blocks."""
+
 Rule = Callable[[Step], Sequence[Fields | None]]
 """Gives the fields of each output."""
 
@@ -132,7 +135,7 @@ def track(
         if not any(name in found for name in node.input):
             continue
         step = Step(graph, kind, node, shapes, found)
-        rule = _RULES.get(node.op_type, _other) if node.domain in {"", "ai.onnx"} else _other
+        rule = _RULES.get(node.op_type, _other) if node.domain in _DOMAINS else _other
         try:
             results = rule(step)
         except (KeyError, ValueError, IndexError):  # a shape or a constant is missing
@@ -175,6 +178,14 @@ def _reshape(step: Step) -> Sequence[Fields | None]:
 
 def _transpose(step: Step) -> Sequence[Fields | None]:
     perm = step.attribute("perm", list(range(len(step.shape)))[::-1])
+    return _each(step, lambda f: f.transpose(perm))
+
+
+def _reorder(step: Step) -> Sequence[Fields | None]:
+    """To blocks of channels or from them, which is channels first; the other side may be last."""
+    if not step.attribute("channels_last", 0):
+        return [step.fields]
+    perm = [0, 3, 1, 2] if step.node.op_type == "ReorderInput" else [0, 2, 3, 1]
     return _each(step, lambda f: f.transpose(perm))
 
 
@@ -371,6 +382,8 @@ _RULES: dict[str, Rule] = {
     "Expand": _expand,
     "Gather": _gather,
     "Pad": _pad,
+    "ReorderInput": _reorder,
+    "ReorderOutput": _reorder,
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
