@@ -143,7 +143,7 @@ def _expanded(emit: Emitter, node: NodeProto, rule: Rule, opset: int) -> Sequenc
         for index, output in enumerate(node.output):
             if not output:
                 continue
-            if index >= len(results):
+            if index >= len(results) or not results[index]:
                 raise FormulaError(f"its output {index} is not covered")
             result = results[index]
             if result in names or not _is_only_result(emit.nodes[start:], result):

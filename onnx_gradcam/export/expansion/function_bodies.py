@@ -45,7 +45,7 @@ def expand_function(ctx: Context) -> list[str]:
     attributes |= {a.name: a for a in ctx.node.attribute}
     names = dict(zip(body.input, given, strict=False))
     inner = splice(ctx.emit, body.node, names, attributes=attributes)
-    return [inner[name] for name in body.output]
+    return [inner.get(name, "") for name in body.output]
 
 
 def _schema(op_type: str, opset: int) -> Any:

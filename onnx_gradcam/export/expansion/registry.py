@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from onnx_gradcam.gradients.registry import MICROSOFT, Context
 
 Rule = Callable[[Context], Sequence[str]]
-"""One tensor per output of the node; trailing ones that the node does not have are ignored."""
+"""One tensor per output of the node, "" where it computes none; trailing ones may be too many."""
 
 
 @dataclass(frozen=True)
