@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,8 @@ from onnx import NodeProto, helper, numpy_helper
 
 from tests.gradients.case import TORCH_REFERENCES, Array, Case, seed_like
 from tests.gradients.cases import FAMILIES
-
-Attributes = Mapping[str, Any]
-Operator = Callable[[Attributes, Sequence[Any], int], torch.Tensor]
+from tools import torch_layout, torch_operators
+from tools.torch_operators import Attributes, Operator
 
 
 def _padded(x: torch.Tensor, attributes: Attributes, kernel: Sequence[int], fill: float) -> Any:
@@ -135,25 +134,6 @@ def _log_softmax(attributes: Attributes, inputs: Sequence[Any], opset: int) -> t
     return _softmax(attributes, inputs, opset).log()
 
 
-def _axes(attributes: Attributes, inputs: Sequence[Any]) -> list[int]:
-    given = [int(a) for a in inputs[1]] if len(inputs) > 1 else attributes.get("axes", [])
-    keep_all = attributes.get("noop_with_empty_axes", 0)
-    return list(given) or ([] if keep_all else list(range(inputs[0].dim())))
-
-
-def _reduction(
-    whole: Callable[[torch.Tensor, list[int], bool], torch.Tensor],
-    each: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
-) -> Operator:
-    def run(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
-        axes = _axes(attributes, inputs)
-        if not axes:
-            return each(inputs[0])
-        return whole(inputs[0], axes, bool(attributes.get("keepdims", 1)))
-
-    return run
-
-
 def _slice(_attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
     x, starts, ends, axes, steps = inputs
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -163,18 +143,13 @@ def _slice(_attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch
     return result
 
 
-def _pad(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
-    x = inputs[0]
-    pads = attributes.get("pads") or [int(p) for p in inputs[1]]
-    backwards = [p for i in reversed(range(x.dim())) for p in (pads[i], pads[x.dim() + i])]
-    return F.pad(x, backwards)
-
-
 def _clip(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
     return torch.clamp(inputs[0], attributes.get("min"), attributes.get("max"))
 
 
 OPERATORS: dict[str, Operator] = {
+    **torch_layout.OPERATORS,
+    **torch_operators.OPERATORS,
     "AveragePool": _average_pool,
     "Clip": _clip,
     "Conv": _conv,
@@ -184,13 +159,6 @@ OPERATORS: dict[str, Operator] = {
         torch.fmod if attributes.get("fmod", 0) else torch.remainder
     )(*inputs),
     "Mul": lambda _attributes, inputs, _opset: inputs[0] * inputs[1],
-    "Pad": _pad,
-    "ReduceL2": _reduction(
-        lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep), torch.abs
-    ),
-    "ReduceMax": _reduction(lambda x, axes, keep: torch.amax(x, axes, keep)),
-    "ReduceMean": _reduction(lambda x, axes, keep: torch.mean(x, axes, keep)),
-    "ReduceMin": _reduction(lambda x, axes, keep: torch.amin(x, axes, keep)),
     "Slice": _slice,
     "Softmax": _softmax,
 }
@@ -212,7 +180,7 @@ def gradient(case: Case) -> Array:
 
 def _run(node: NodeProto, tensors: Mapping[str, Any], opset: int) -> torch.Tensor:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return OPERATORS[node.op_type](attributes, [tensors[name] for name in node.input], opset)
+    return OPERATORS[node.op_type](attributes, [tensors.get(name) for name in node.input], opset)
 
 
 def main() -> None:

@@ -28,8 +28,13 @@ from onnx_gradcam.export.file_kinds import SNIFFED_BYTES, describe_content, miss
 MESSAGE_LIMIT = 2**31 - 1
 """Largest protobuf message in bytes; larger models keep their weights as external data."""
 
-_SHAPELESS = ("Field 'shape' of 'type' is required", "Field 'type' of 'value_info' is required")
-"""The checker refuses graph outputs without a shape; onnxruntime runs them."""
+_HARMLESS = (
+    "Field 'shape' of 'type' is required",
+    "Field 'type' of 'value_info' is required",
+    "Op registered for GroupNormalization is deprecated",
+)
+"""The checker refuses graph outputs without a shape, and GroupNormalization of opset 18 to 20;
+onnxruntime runs both."""
 
 _UNREGISTERED = "No Op registered for"
 """What the checker says of operators that onnxruntime has in the default domain."""
@@ -109,7 +114,7 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = Tru
 def structural_problem(model: Path | onnx.ModelProto, *, full: bool = False) -> str | None:
     """Return what onnx.checker has against a model, on one line, or None.
 
-    Graph outputs without a shape are let pass: onnxruntime runs them.
+    What onnxruntime runs all the same is let pass.
 
     Args:
         model: a path (needed when there is external data) or the model itself.
@@ -119,7 +124,7 @@ def structural_problem(model: Path | onnx.ModelProto, *, full: bool = False) -> 
     try:
         _check(target, full)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        return None if _is_shapeless(error) else _one_line(error)
+        return None if _is_harmless(error) else _one_line(error)
     except (ValueError, RuntimeError, OSError) as error:
         return _one_line(error)
     return None
@@ -139,8 +144,8 @@ def _check(target: str | onnx.ModelProto, full: bool) -> None:
         onnx.checker.check_model(standard, full_check=full)
 
 
-def _is_shapeless(error: Exception) -> bool:
-    return str(error).startswith(_SHAPELESS)
+def _is_harmless(error: Exception) -> bool:
+    return str(error).startswith(_HARMLESS)
 
 
 def _one_line(error: Exception, limit: int = 300) -> str:

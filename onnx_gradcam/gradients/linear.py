@@ -55,33 +55,40 @@ def _swap_last(ctx: Context, name: str) -> str:
 def _matmul(ctx: Context) -> Gradients:
     """Y = A B: dA = dY B^T, dB = A^T dY, summed over the batch axes that were broadcast.
 
-    Raises:
-        FormulaError: an operand is a vector.
+    A vector is a row on the left and a column on the right; Y lacks its axis of size one.
     """
-    a, b = ctx.inputs
-    rank_a, rank_b = len(ctx.shape(a)), len(ctx.shape(b))
-    if rank_a < 2 or rank_b < 2:
-        raise FormulaError("a product with a vector is not covered")
-    emit, dy = ctx.emit, ctx.dy
+    emit, (a, b) = ctx.emit, ctx.inputs
+    row, column = (len(ctx.shape(name)) == 1 for name in (a, b))
+    left = _as_matrix(ctx, a, 0) if row else a
+    right = _as_matrix(ctx, b, 1) if column else b
+    rank = len(ctx.shape(ctx.outputs[0])) + row + column
+    added = [rank - 2] * row + [rank - 1] * column
+    dy = emit.unsqueeze(ctx.dy, added) if added else ctx.dy
+    batch = ctx.shape(ctx.outputs[0])[: rank - 2]
     da = db = None
     if ctx.wanted[0]:
-        da = emit.matmul(dy, _swap_last(ctx, b))
-        da = _sum_batch_axes(ctx, da, a, rank_a)
+        da = _sum_batch_axes(ctx, emit.matmul(dy, _swap_last(ctx, right)), left, batch)
+        da = emit.squeeze(da, [0]) if row else da
     if ctx.wanted[1]:
-        db = emit.matmul(_swap_last(ctx, a), dy)
-        db = _sum_batch_axes(ctx, db, b, rank_b)
+        db = _sum_batch_axes(ctx, emit.matmul(_swap_last(ctx, left), dy), right, batch)
+        db = emit.squeeze(db, [1]) if column else db
     return [da, db]
 
 
-def _sum_batch_axes(ctx: Context, gradient_: str, operand: str, rank: int) -> str:
-    """Undo the broadcasting of the axes before the last two."""
-    emit = ctx.emit
-    result_shape, shape = ctx.shape(ctx.outputs[0]), ctx.shape(operand)
-    extra = len(result_shape) - rank
-    stand_in = f"{gradient_}:shape"  # a shape to compare with: batch of Y, matrix of the operand
-    emit.declare(stand_in, emit.dtype(operand), (*result_shape[:-2], *shape[-2:]))
-    if extra == 0 and rank == 2:
+def _as_matrix(ctx: Context, vector: str, axis: int) -> str:
+    matrix = ctx.emit.unsqueeze(vector, [axis])
+    size = ctx.shape(vector)[0]
+    ctx.emit.declare(matrix, ctx.emit.dtype(vector), (1, size) if axis == 0 else (size, 1))
+    return matrix
+
+
+def _sum_batch_axes(ctx: Context, gradient_: str, operand: str, batch: tuple[Dim, ...]) -> str:
+    """Undo the broadcasting of the axes before the last two to `batch`."""
+    emit, shape = ctx.emit, ctx.shape(operand)
+    if not batch:
         return gradient_
+    stand_in = f"{gradient_}:shape"  # a shape to compare with: batch of Y, matrix of the operand
+    emit.declare(stand_in, emit.dtype(operand), (*batch, *shape[-2:]))
     return unbroadcast(ctx, gradient_, operand, stand_in)
 
 

@@ -1,58 +1,157 @@
 """Gradients of normalisations in inference mode, and of Softmax.
 
-Sources: ONNX operator specifications BatchNormalization-15, LRN-13, LayerNormalization-17,
-Softmax-13, LogSoftmax-13.
+Sources: ONNX operator specifications BatchNormalization-15, GroupNormalization-21,
+InstanceNormalization-22, LRN-13, LayerNormalization-17, LpNormalization-22,
+MeanVarianceNormalization-13, RMSNormalization-23, Softmax-13, LogSoftmax-13.
 """
 
 from __future__ import annotations
 
+from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.reduction import reduced
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.windows import window_sum
 
 
+def along_channels(emit: Emitter, values: str, rank: int) -> str:
+    """Return values ``(C,)`` in a shape that broadcasts over a tensor ``(N, C, ...)`` of `rank`."""
+    return emit.reshape(values, [1, -1, *[1] * (rank - 2)] if rank > 1 else [-1])
+
+
 @gradient("BatchNormalization", since=7)
 def _batch_normalization(ctx: Context) -> Gradients:
-    """dx = dy scale / sqrt(var + epsilon), per channel: mean and variance are constants.
+    """dx = dy scale / sqrt(var + epsilon): mean and variance are constants.
+
+    Per channel; per element where spatial is 0 (before opset 9): all have the shape of x[0].
 
     Raises:
-        FormulaError: in training mode, or normalised per element.
+        FormulaError: in training mode.
     """
     if ctx.attribute("training_mode", 0):
         raise FormulaError("it is in training mode")
-    if not ctx.attribute("spatial", 1):
-        raise FormulaError("spatial=0 is not covered")
     emit = ctx.emit
     x, scale, _, _, variance = ctx.inputs
     spread = emit.unary("Sqrt", emit.add(variance, ctx.attribute("epsilon", 1e-5)))
     factor = emit.cast(emit.div(scale, spread), emit.dtype(x))
-    per_channel = emit.reshape(factor, [1, -1] + [1] * (len(ctx.shape(x)) - 2))
-    return [emit.mul(ctx.dy, per_channel)]
+    if ctx.attribute("spatial", 1):
+        factor = along_channels(emit, factor, len(ctx.shape(x)))
+    return [emit.mul(ctx.dy, factor)]
+
+
+# -- by statistics of the input ----------------------------------------------------------------
+
+
+def standardization(
+    emit: Emitter, g: str, x: str, axes: list[int], epsilon: float, *, centred: bool = True
+) -> str:
+    """Return dL/dx from g = dL/dxhat of xhat = (x - mean) / d, d = sqrt(var + epsilon).
+
+    dx = (g - mean(g) - xhat mean(g xhat)) / d, all over `axes`. Where x is not centred, which
+    makes the variance a mean square, there is no mean(g).
+    """
+    if centred:
+        x = emit.sub(x, emit.reduce_mean(x, axes))
+        g = emit.sub(g, emit.reduce_mean(g, axes))
+    variance = emit.reduce_mean(emit.mul(x, x), axes)
+    inverse = emit.unary("Reciprocal", emit.unary("Sqrt", emit.add(variance, epsilon)))
+    normalised = emit.mul(x, inverse)
+    projection = emit.mul(normalised, emit.reduce_mean(emit.mul(g, normalised), axes))
+    return emit.mul(emit.sub(g, projection), inverse)
 
 
 def layer_normalization(
     emit: Emitter, dy: str, x: str, scale: str, axes: list[int], epsilon: float
 ) -> str:
-    """Return dx of y = scale xhat + bias, xhat = (x - mean) / sqrt(var + epsilon) over `axes`.
-
-    dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + epsilon), g = dy scale.
-    """
-    centred = emit.sub(x, emit.reduce_mean(x, axes))
-    variance = emit.reduce_mean(emit.mul(centred, centred), axes)
-    inverse = emit.unary("Reciprocal", emit.unary("Sqrt", emit.add(variance, epsilon)))
-    normalised = emit.mul(centred, inverse)
-    g = emit.mul(dy, scale)
-    projection = emit.mul(normalised, emit.reduce_mean(emit.mul(g, normalised), axes))
-    return emit.mul(emit.sub(emit.sub(g, emit.reduce_mean(g, axes)), projection), inverse)
+    """Return dx of y = scale xhat + bias, with xhat as in `standardization`."""
+    return standardization(emit, emit.mul(dy, scale), x, axes, epsilon)
 
 
 @gradient("LayerNormalization", since=17)
 def _layer_normalization(ctx: Context) -> Gradients:
+    return [_normalized_from_axis(ctx, centred=True)]
+
+
+@gradient("RMSNormalization", since=23)
+def _rms_normalization(ctx: Context) -> Gradients:
+    return [_normalized_from_axis(ctx, centred=False)]
+
+
+def _normalized_from_axis(ctx: Context, *, centred: bool) -> str:
     x, scale = ctx.inputs[:2]
     rank = len(ctx.shape(x))
     axes = list(range(ctx.attribute("axis", -1) % rank, rank))
-    dx = layer_normalization(ctx.emit, ctx.dy, x, scale, axes, ctx.attribute("epsilon", 1e-5))
-    return [dx]
+    g, epsilon = ctx.emit.mul(ctx.dy, scale), ctx.attribute("epsilon", 1e-5)
+    return standardization(ctx.emit, g, x, axes, epsilon, centred=centred)
+
+
+@gradient("InstanceNormalization")
+def _instance_normalization(ctx: Context) -> Gradients:
+    """Over the axes of space, y = scale xhat + bias per channel."""
+    emit, (x, scale, _) = ctx.emit, ctx.inputs
+    rank = len(ctx.shape(x))
+    g = emit.mul(ctx.dy, along_channels(emit, scale, rank))
+    return [standardization(emit, g, x, list(range(2, rank)), ctx.attribute("epsilon", 1e-5))]
+
+
+@gradient("GroupNormalization", since=18, until=20)
+def _group_normalization_by_group(ctx: Context) -> Gradients:
+    """One scale and bias per group."""
+    grouped = _grouped(ctx, ctx.dy)
+    scale = ctx.emit.reshape(ctx.inputs[1], [1, -1, 1])
+    return [_group_normalization(ctx, ctx.emit.mul(grouped, scale))]
+
+
+@gradient("GroupNormalization", since=21)
+def _group_normalization_by_channel(ctx: Context) -> Gradients:
+    """One scale and bias per channel."""
+    scale = along_channels(ctx.emit, ctx.inputs[1], len(ctx.shape(ctx.inputs[0])))
+    return [_group_normalization(ctx, _grouped(ctx, ctx.emit.mul(ctx.dy, scale)))]
+
+
+def _grouped(ctx: Context, value: str) -> str:
+    """Return a tensor ``(N, C, ...)`` as ``(N, groups, -1)``."""
+    return ctx.emit.reshape(value, [0, ctx.attribute("num_groups"), -1])
+
+
+def _group_normalization(ctx: Context, g: str) -> str:
+    """Return dL/dx from dL/dxhat ``(N, groups, -1)``."""
+    x, epsilon = ctx.inputs[0], ctx.attribute("epsilon", 1e-5)
+    dx = standardization(ctx.emit, g, _grouped(ctx, x), [2], epsilon)
+    return ctx.emit.reshape_like(dx, x)
+
+
+@gradient("MeanVarianceNormalization", since=9)
+def _mean_variance_normalization(ctx: Context) -> Gradients:
+    """y = c / s, c = x - mean, s = d + 1e-9, d the standard deviation over the axes.
+
+    dx = (dy - mean(dy) - c/d mean(dy y)) / s; c/d counts as 0 where all of c is 0.
+    """
+    emit, x, y, dy = ctx.emit, ctx.inputs[0], ctx.outputs[0], ctx.dy
+    rank = len(ctx.shape(x))
+    axes = sorted(axis % rank for axis in ctx.attribute("axes", [0, 2, 3]))
+    centred = emit.sub(x, emit.reduce_mean(x, axes))
+    deviation = emit.unary("Sqrt", emit.reduce_mean(emit.mul(centred, centred), axes))
+    direction = divided_where_positive(emit, centred, deviation)
+    projection = emit.mul(direction, emit.reduce_mean(emit.mul(dy, y), axes))
+    rest = emit.sub(emit.sub(dy, emit.reduce_mean(dy, axes)), projection)
+    return [emit.div(rest, emit.add(deviation, 1e-9))]
+
+
+@gradient("LpNormalization")
+def _lp_normalization(ctx: Context) -> Gradients:
+    """y = x / |x|: dx = (dy - t sum(dy y)) / |x|, t = y for p = 2 and sign(x) for p = 1.
+
+    Nothing where all of x is zero.
+    """
+    emit, x, y = ctx.emit, ctx.inputs[0], ctx.outputs[0]
+    axes = [ctx.attribute("axis", -1) % len(ctx.shape(x))]
+    total = emit.reduce_sum(emit.mul(ctx.dy, y), axes)
+    if ctx.attribute("p", 2) == 2:
+        length, part = reduced(emit, "ReduceL2", x, axes), emit.mul(y, total)
+    else:
+        length, part = reduced(emit, "ReduceL1", x, axes), absolute(emit, total, x)
+    return [divided_where_positive(emit, emit.sub(ctx.dy, part), length)]
 
 
 @gradient("LRN")

@@ -1,12 +1,14 @@
 """Gradients of reductions: the incoming gradient goes back to every element that was reduced.
 
-Sources: ONNX operator specifications ReduceSum-13, ReduceMean-18, ReduceMax-18, ReduceL2-18.
+Sources: ONNX operator specifications ReduceSum-13, ReduceMean-18, ReduceMax-18, ReduceL1-18,
+ReduceL2-18, ReduceLogSum-18, ReduceLogSumExp-18, ReduceProd-18, ReduceSumSquare-18, GlobalLpPool-2.
 """
 
 from __future__ import annotations
 
 import math
 
+from onnx_gradcam.gradients.elementwise import absolute
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
 
@@ -34,12 +36,14 @@ def element_count(ctx: Context, x: str, axes: list[int]) -> str | float:
         return float(math.prod(static))
     emit = ctx.emit
     picked = emit.node("Gather", [emit.node("Shape", [x]), emit.ints(axes)], axis=0)
-    total = (
-        emit.node("ReduceProd", [picked], keepdims=0)
-        if emit.opset < 18
-        else emit.node("ReduceProd", [picked, emit.ints([0])], keepdims=0)
-    )
-    return emit.cast(total, emit.dtype(x))
+    return emit.cast(reduced(emit, "ReduceProd", picked, [0], keepdims=False), emit.dtype(x))
+
+
+def reduced(emit: Emitter, op_type: str, x: str, axes: list[int], *, keepdims: bool = True) -> str:
+    """Return a reduction over `axes`, which became an input with opset 18 (not ReduceSum)."""
+    if emit.opset >= 18:
+        return emit.node(op_type, [x, emit.ints(axes)], keepdims=int(keepdims))
+    return emit.node(op_type, [x], axes=axes, keepdims=int(keepdims))
 
 
 def divided(emit: Emitter, value: str, count: str | float) -> str:
@@ -81,14 +85,79 @@ def shared_extremum(
     return emit.mul(attained, emit.div(dy, emit.reduce_sum(attained, axes)))
 
 
+def norm_slope(emit: Emitter, x: str, y: str, p: int) -> str:
+    """Return d|x|/dx = sign(x) (|x| / y)^(p-1) of y = |x| = sum(|x|^p)^(1/p); 0 where y is 0."""
+    if p == 1:
+        return absolute(emit, emit.filled(1.0, x), x)
+    ratio = emit.div(x, emit.where(emit.greater(y, 0.0), y, 1.0))
+    if p == 2:
+        return ratio
+    return absolute(emit, emit.pow(emit.unary("Abs", ratio), p - 1.0), x)
+
+
+def _norm(ctx: Context, axes: list[int], p: int) -> Gradients:
+    x = ctx.inputs[0]
+    y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
+    return [ctx.emit.mul(dy, norm_slope(ctx.emit, x, y, p))]
+
+
+@gradient("ReduceL1")
+def _reduce_l1(ctx: Context) -> Gradients:
+    return _norm(ctx, _reduced_axes(ctx), 1)
+
+
 @gradient("ReduceL2")
 def _reduce_l2(ctx: Context) -> Gradients:
-    """y = |x|: dx = dy x / y, nothing where all of x is zero."""
-    x, axes = ctx.inputs[0], _reduced_axes(ctx)
+    return _norm(ctx, _reduced_axes(ctx), 2)
+
+
+@gradient("GlobalLpPool")
+def _global_lp_pool(ctx: Context) -> Gradients:
+    axes = list(range(2, len(ctx.shape(ctx.inputs[0]))))
+    return _norm(ctx, axes, ctx.attribute("p", 2))
+
+
+@gradient("ReduceSumSquare")
+def _reduce_sum_square(ctx: Context) -> Gradients:
+    """dx = 2 x dy."""
+    dy = _restored(ctx, ctx.dy, _reduced_axes(ctx))
+    return [ctx.emit.mul(ctx.inputs[0], ctx.emit.mul(dy, 2.0))]
+
+
+@gradient("ReduceLogSum")
+def _reduce_log_sum(ctx: Context) -> Gradients:
+    """y = log(sum(x)): dx = dy / sum(x) = dy exp(-y)."""
+    emit, axes = ctx.emit, _reduced_axes(ctx)
     y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
-    if axes:
-        y = ctx.emit.where(ctx.emit.greater(y, 0.0), y, 1.0)
-    return [ctx.emit.mul(x, ctx.emit.div(dy, y))]
+    return [emit.expand_like(emit.mul(dy, emit.unary("Exp", emit.neg(y))), ctx.inputs[0])]
+
+
+@gradient("ReduceLogSumExp")
+def _reduce_log_sum_exp(ctx: Context) -> Gradients:
+    """y = log(sum(exp(x))): dx = dy exp(x - y)."""
+    emit, axes = ctx.emit, _reduced_axes(ctx)
+    y, dy = (_restored(ctx, v, axes) for v in (ctx.outputs[0], ctx.dy))
+    return [emit.mul(dy, emit.unary("Exp", emit.sub(ctx.inputs[0], y)))]
+
+
+@gradient("ReduceProd")
+def _reduce_prod(ctx: Context) -> Gradients:
+    """dx = dy times the product of the other elements.
+
+    That is y / x, but for zeros: of a single zero the product of all others, 0 of those others;
+    with two zeros 0 of all.
+    """
+    emit, x, axes = ctx.emit, ctx.inputs[0], _reduced_axes(ctx)
+    dy = _restored(ctx, ctx.dy, axes)
+    if not axes:
+        return [dy]
+    zero = emit.node("Not", [emit.node("Or", [emit.less(x, 0.0), emit.greater(x, 0.0)])])
+    count = emit.reduce_sum(emit.cast(zero, emit.dtype(x)), axes)
+    factors = emit.where(zero, 1.0, x)
+    product = reduced(emit, "ReduceProd", factors, axes)
+    of_others = emit.masked(emit.div(product, factors), emit.less(count, 0.5))
+    of_zero = emit.masked(product, emit.less(count, 1.5))
+    return [emit.mul(dy, emit.where(zero, of_zero, of_others))]
 
 
 @lowering("Scale")

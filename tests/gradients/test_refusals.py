@@ -107,16 +107,6 @@ REFUSALS = [
     ),
     (
         Case(
-            "BatchNormalization per element",
-            "y = BatchNormalization<spatial=0>(A, s, b, m, v)",
-            (2, 3),
-            (7, 8),
-            NORM,
-        ),
-        "spatial=0 is not covered",
-    ),
-    (
-        Case(
             "Pad by reflection",
             'y = Pad<mode="reflect">(A, k)',
             MAP,
@@ -133,10 +123,6 @@ REFUSALS = [
             (7, 10),
         ),
         "padding mode 'edge' is not covered",
-    ),
-    (
-        Case("MatMul with a vector", "y = MatMul(A, k)", (2, 3, 4), constants={"k": weights(4)}),
-        "MatMul-21 .node 'y'.: a product with a vector is not covered",
     ),
     # what has to be constant
     (

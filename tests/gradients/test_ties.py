@@ -92,6 +92,18 @@ EXTREMES: dict[str, tuple[str, tuple[int, int], list[float], list[float]]] = {
     "Pow 6": ("y = Pow(A, six)", (7, 26), [-1, 0, 1], [-6, 0, 6]),
     "Pow of 0 by its exponent": ("y = Pow(zero, A)", (7, 26), [0.5, 1, 2], [0, 0, 0]),
     "Pow of several exponents": ("y = Pow(A, several)", (7, 26), [0, 0, 0, 4], [0, 0, 1, 0.25]),
+    "ReduceL1": ("y = ReduceL1<axes=[1]>(A)", (7, 17), [-2, 0, 2], [-1, 0, 1]),
+    "ReduceLogSumExp": ("y = ReduceLogSumExp<axes=[1]>(A)", (7, 17), [-1e30, 9, 9], [0, 0.5, 0.5]),
+    "ReduceProd": ("y = ReduceProd<axes=[1]>(A)", (7, 17), [0, 2, 3], [6, 0, 0]),
+    "ReduceProd of two zeros": ("y = ReduceProd<axes=[1]>(A)", (7, 17), [0, 2, 0], [0, 0, 0]),
+    "LpNormalization": ("y = LpNormalization(A)", (7, 26), [0, 0, 0], [0, 0, 0]),
+    "LpNormalization of 1": ("y = LpNormalization<p=1>(A)", (7, 26), [0, 0, 0], [0, 0, 0]),
+    "GlobalLpPool": (
+        "m = Unsqueeze<axes=[1]>(A)\n y = GlobalLpPool<p=3>(m)",
+        (7, 12),
+        [0, 0, 0],
+        [0, 0, 0],
+    ),
     "ThresholdedRelu": ("y = ThresholdedRelu<alpha=2.0>(A)", (10, 26), [1, 2, 3], [0, 0, 1]),
     "Shrink": ("y = Shrink<lambd=2.0>(A)", (9, 26), [-3, -2, 0, 2, 3], [1, 0, 0, 0, 1]),
 }

@@ -145,6 +145,13 @@ CASES = [
         (2, 3, 4),
         constants={"s": weights(3, 4)},
     ),
+    Case(
+        "RMSNormalization",
+        "y = RMSNormalization<axis=-2, epsilon=0.1>(A, s)",
+        (2, 3, 4),
+        23,
+        {"s": weights(3, 4)},
+    ),
     Case("InstanceNormalization", "y = InstanceNormalization(A, s, b)", constants=C4),
     Case("InstanceNormalization 1-D", "y = InstanceNormalization(A, s, b)", (2, 4, 5), 12, C4),
     Case(

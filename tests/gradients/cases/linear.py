@@ -100,5 +100,61 @@ CASES = [
         (2, 3, 4),
         symbolic=(0, 1),
     ),
+    # vectors
+    Case("MatMul by a vector", "y = MatMul(A, k)", (3, 4), constants={"k": weights(4)}),
+    Case(
+        "MatMul of tokens by a vector",
+        "y = MatMul(A, k)",
+        (2, 3, 4),
+        constants={"k": weights(4)},
+        symbolic=(0, 1),
+    ),
+    Case(
+        "MatMul of a vector by tokens", "y = MatMul(k, A)", (2, 3, 4), constants={"k": weights(3)}
+    ),
+    Case(
+        "MatMul of a vector, rank 4", "y = MatMul(k, A)", (2, 3, 4, 5), constants={"k": weights(4)}
+    ),
+    *(
+        Case(
+            f"MatMul: A a vector, {what}",
+            f"y = MatMul({operands})",
+            (4,),
+            constants={"k": value},
+            symbolic=(),
+            images=False,
+        )
+        for what, operands, value in (
+            ("times a matrix", "A, k", weights(4, 5)),
+            ("times matrices", "A, k", weights(2, 3, 4, 5)),
+            ("a matrix times it", "k, A", weights(5, 4)),
+            ("matrices times it", "k, A", weights(2, 3, 5, 4)),
+            ("times a vector", "A, k", weights(4)),
+            ("a vector times it", "k, A", weights(4)),
+        )
+    ),
+    Case(
+        "MatMul: A a vector, times itself",
+        "y = MatMul(A, A)",
+        (4,),
+        symbolic=(),
+        images=False,
+    ),
+    # batches whose size is known at run time alone
+    Case(
+        "MatMul of heads of an unknown number",
+        "y = MatMul(A, w)",
+        (2, 1, 4, 5),
+        (13, 26),
+        inputs={"w": (0, 3, 5, 2)},
+        symbolic=(0, 1, 2),
+        training="takes an unknown size for that which it is multiplied with",
+    ),
+    Case(
+        "MatMul with as many unknown heads",
+        "h = Mul(A, A)\n t = Transpose<perm=[0, 1, 3, 2]>(h)\n y = MatMul(A, t)",
+        (2, 3, 4, 5),
+        symbolic=(0, 1, 2),
+    ),
     Case("MatMul with an input", "y = MatMul(A, w)", (2, 3, 4), inputs={"w": (0, 4, 5)}),
 ]

@@ -8,6 +8,8 @@ from tests.gradients.case import Case, positive, weights
 
 _STATISTICS = {"s": weights(3), "b": weights(3), "m": weights(3), "v": positive(3)}
 _FLAT = "refuses Softmax before opset 13"
+_UNKNOWN = "has no gradient of it"
+_ROUNDS = "computes in float32, as stash_type asks"
 _BATCH = "y = BatchNormalization(A, s, b, m, v)"
 
 CASES = [
@@ -28,6 +30,113 @@ CASES = [
         (2, 3, 2, 4),
         (7, 8),
         _STATISTICS,
+    ),
+    Case(
+        "BatchNormalization per element",
+        "y = BatchNormalization<spatial=0>(A, s, b, m, v)",
+        (2, 3, 2),
+        (7, 8),
+        {"s": weights(3, 2), "b": weights(3, 2), "m": weights(3, 2), "v": positive(3, 2)},
+        ad="takes all for one value per channel",
+        training="cannot be had in a newer opset",
+    ),
+    Case(
+        "BatchNormalization, rank 1",
+        _BATCH,
+        (3,),
+        constants={name: positive(1) for name in "sbmv"},
+        ad="adds an axis",
+        training="has no gradient of it, and the preparation none for this rank",
+    ),
+    *(
+        Case(
+            f"InstanceNormalization, rank {len(shape)}",
+            "y = InstanceNormalization(A, s, b)",
+            shape,
+            constants={"s": weights(3), "b": weights(3)},
+            symbolic=symbolic,
+        )
+        for shape, symbolic in (
+            ((2, 3, 2, 4), (0, 2, 3)),
+            ((2, 3, 5), (0,)),
+            ((2, 3, 2, 2, 3), (0, 4)),
+        )
+    ),
+    Case(
+        "InstanceNormalization, epsilon",
+        "y = InstanceNormalization<epsilon=0.3>(A, s, b)",
+        (2, 3, 2, 4),
+        constants={"s": weights(3), "b": weights(3)},
+    ),
+    *(
+        Case(
+            f"GroupNormalization-{since} {groups}{what}",
+            f"y = GroupNormalization<num_groups={groups}{epsilon}>(A, s, b)",
+            shape,
+            (since, last),
+            {"s": weights(sizes), "b": weights(sizes)},
+            symbolic=symbolic,
+            ad=_ROUNDS,
+        )
+        for since, last in ((18, 20), (21, 26))
+        for groups, what, epsilon, shape, symbolic in (
+            (2, "", "", (2, 6, 2, 4), (0, 2, 3)),
+            (3, ", epsilon", ", epsilon=0.3", (2, 6, 2, 4), (0,)),
+            (1, ", rank 3", "", (2, 3, 5), (0, 2)),
+            (4, ", rank 5", "", (2, 4, 2, 2, 3), (0,)),
+        )
+        for sizes in (groups if since == 18 else shape[1],)
+    ),
+    Case(
+        "MeanVarianceNormalization over images, too",
+        # by default these are the axes, but then onnx's checker objects to its own function
+        "y = MeanVarianceNormalization<axes=[0, 2, 3]>(A)",
+        (2, 3, 2, 4),
+        (9, 26),
+        images=False,
+        half=False,
+        training=_UNKNOWN,
+    ),
+    *(
+        Case(
+            f"MeanVarianceNormalization over {axes}",
+            f"y = MeanVarianceNormalization<axes={axes}>(A)",
+            (2, 3, 2, 4),
+            (9, 26),
+            symbolic=(0, 2, 3),
+            half=False,
+            training=_UNKNOWN,
+        )
+        for axes in ([2, 3], [1, 2, 3], [3])
+    ),
+    *(
+        Case(
+            f"LpNormalization of {p}, axis {axis}",
+            f"y = LpNormalization<p={p}, axis={axis}>(A)",
+            (2, 3, 2, 4),
+            symbolic=(0, 2, 3),
+            training=_UNKNOWN,
+        )
+        for p in (1, 2)
+        for axis in (1, -1)
+    ),
+    Case("LpNormalization", "y = LpNormalization(A)", (2, 5), training=_UNKNOWN),
+    *(
+        Case(
+            f"RMSNormalization{name}",
+            f"y = RMSNormalization{attributes}(A, s)",
+            (2, 3, 4),
+            (23, 26),
+            {"s": scale},
+            symbolic=(0, 1),
+            ad=_ROUNDS,
+        )
+        for name, attributes, scale in (
+            ("", "", weights(4)),
+            (", axis 1", "<axis=1>", weights(3, 4)),
+            (", axis -2, scale of the last", "<axis=-2, epsilon=0.3>", weights(4)),
+            (", one scale", "<stash_type=1>", weights(1)),
+        )
     ),
     *(
         Case(

@@ -78,16 +78,17 @@ def pow_(at: Site) -> bool:
 def mat_mul(at: Site) -> bool:
     """MatMul of a vector (k) -> Squeeze(MatMul of a matrix (1, k) or (k, 1))."""
     left, right = at.node.input
-    ranks = at.rank(left), at.rank(right)
-    if 1 not in ranks or None in ranks:
+    ranks = [rank for rank in (at.rank(left), at.rank(right)) if rank is not None]
+    if 1 not in ranks or len(ranks) < 2:
         return False
+    rank = max(2, *ranks)
     squeezed = []
     if ranks[0] == 1:
         left = at.unsqueeze(left, [0])
-        squeezed.append(-2)
+        squeezed.append(rank - 2)
     if ranks[1] == 1:
         right = at.unsqueeze(right, [1])
-        squeezed.append(-1)
+        squeezed.append(rank - 1)
     at.squeeze(at.emit("MatMul", left, right), squeezed, into=at.y)
     return True
 

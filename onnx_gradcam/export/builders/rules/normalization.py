@@ -61,6 +61,16 @@ def layer_normalization(at: Site) -> bool:
     return True
 
 
+def rms_normalization(at: Site) -> bool:
+    """RMSNormalization(x) -> scale x / sqrt(mean(x^2) + epsilon), over the axes from `axis` on."""
+    rank = at.rank(at.x)
+    if rank is None:
+        return False
+    axes = list(range(at.attribute("axis", -1) % rank, rank))
+    at.emit("Mul", _scaled_to_one(at, at.x, axes), at.input(1), into=at.y)
+    return True
+
+
 def instance_normalization(at: Site) -> bool:
     """InstanceNormalization(x) -> scale (x - mean) / sqrt(var + epsilon) + bias, over space."""
     rank = at.rank(at.x)
@@ -90,11 +100,15 @@ def group_normalization(at: Site) -> bool:
 def _normalized(at: Site, x: str, axes: list[int]) -> str:
     """Return (x - mean) / sqrt(var + epsilon) over some axes."""
     centred = at.emit("Sub", x, at.reduce("ReduceMean", x, axes, keepdims=True))
-    square = at.emit("Mul", centred, centred)
-    variance = at.reduce("ReduceMean", square, axes, keepdims=True)
+    return _scaled_to_one(at, centred, axes)
+
+
+def _scaled_to_one(at: Site, x: str, axes: list[int]) -> str:
+    """Return x / sqrt(mean(x^2) + epsilon) over some axes."""
+    mean = at.reduce("ReduceMean", at.emit("Mul", x, x), axes, keepdims=True)
     epsilon = float(at.attribute("epsilon", 1e-5))
-    deviation = at.emit("Sqrt", at.emit("Add", variance, epsilon))
-    return at.emit("Mul", centred, at.emit("Reciprocal", deviation))
+    deviation = at.emit("Sqrt", at.emit("Add", mean, epsilon))
+    return at.emit("Mul", x, at.emit("Reciprocal", deviation))
 
 
 def _affine(at: Site, x: str, rank: int) -> None:
@@ -133,4 +147,5 @@ RULES: dict[str, Rule] = {
     "InstanceNormalization": instance_normalization,
     "LRN": local_response_normalization,
     "LayerNormalization": layer_normalization,
+    "RMSNormalization": rms_normalization,
 }
