@@ -1,6 +1,7 @@
-"""Photos in, files out: for each photo a picture of where the model looked, and the raw maps.
+"""Photos or arrays in, files out: for each a picture of where the model looked, and the raw maps.
 
-For ``cat.jpg`` that is ``cat.cam.png`` (all explained classes in one panel) and, per class,
+An array file ``x.npy`` holds what the model takes, prepared: one image or a batch of them. For
+``cat.jpg`` that is ``cat.cam.png`` (all explained classes in one panel) and, per class,
 ``cat.cam-281.npy``: the raw map of class 281, float32 ``(h, w)``, before ReLU, normalisation and
 resize.
 """
@@ -8,16 +9,20 @@ resize.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnx_gradcam.arrays import SUFFIX, read_array
 from onnx_gradcam.errors import ImageError, UsageError
 from onnx_gradcam.files import make_folder, refuse_existing, write_whole
-from onnx_gradcam.render import encode_png, explanation_panel
+from onnx_gradcam.render import Picture, encode_png, explanation_panel
+from onnx_gradcam.render_array import array_panel
 
 if TYPE_CHECKING:
     from onnx_gradcam.runtime import Explainer, Explanation
@@ -43,15 +48,24 @@ class ExplainedClass:
 
 @dataclass(frozen=True)
 class ExplainedPhoto:
-    """A photo that was explained: its picture, and its classes in the order asked for."""
+    """A photo, or an image of an array file, that was explained.
+
+    Attributes:
+        photo: the file.
+        picture: what was drawn.
+        classes: in the order asked for.
+        row: which image of an array file that holds several.
+    """
 
     photo: Path
     picture: Path
     classes: tuple[ExplainedClass, ...]
+    row: int | None = None
 
     def summary(self) -> str:
         """Return what was found, as text for people."""
-        lines = [f"{self.photo} -> {self.picture}"]
+        row = "" if self.row is None else f" [{self.row}]"
+        lines = [f"{self.photo}{row} -> {self.picture}"]
         lines += [f"  {c.index:>5}  {c.score:>10.4f}  {c.name}" for c in self.classes]
         return "\n".join(lines)
 
@@ -73,17 +87,21 @@ def explain_photos(
     top_k: int | None = None,
     method: str = "gradcam",
     force: bool = False,
+    extra_inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> Iterator[ExplainedPhoto | FailedPhoto]:
     """Explain photos one after another; one that is no image does not stop the others.
 
     Args:
         explainer: a loaded file.
-        photos: image files; those of equal names get numbers: ``cat.cam.png``, ``cat-2.cam.png``.
+        photos: image files, or .npy files; those of equal names get numbers: ``cat.cam.png``,
+            ``cat-2.cam.png``.
         folder: where the files go; created when missing.
         classes: indices, ranks or labels to explain.
         top_k: the k highest scores as well; without classes and top_k, the highest one.
         method: name of the CAM method.
         force: files may be overwritten.
+        extra_inputs: values for the model's other inputs, the same for all photos; with a row per
+            image for an array file of several.
 
     Yields:
         For each photo, once its files are written, what was found; or why it could not be read.
@@ -103,12 +121,54 @@ def explain_photos(
     for picture in pictures:
         refuse_existing(picture, force)
     for photo, picture in zip(photos, pictures, strict=True):
+        explain = _explain_array if photo.suffix == SUFFIX else _explain_photo
         try:
-            explanation = explainer.explain_image(photo, wanted, method)
+            for item in explain(explainer, photo, wanted, method, extra_inputs or {}):
+                yield _write(item, photo, picture, force)
         except ImageError as error:
             yield FailedPhoto(photo, error)
-        else:
-            yield _write(explanation, photo, picture, force)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An explanation, how to draw it, and which image of several it is of."""
+
+    explanation: Explanation
+    draw: Callable[[list[int]], Picture]
+    row: int | None = None
+
+
+Wanted = Sequence["ClassId"] | None
+Extra = Mapping[str, NDArray[Any]]
+
+
+def _explain_photo(
+    explainer: Explainer, photo: Path, wanted: Wanted, method: str, extra: Extra
+) -> Iterator[_Item]:
+    explanation = explainer.explain_image(photo, wanted, method, extra_inputs=extra)
+    yield _Item(explanation, lambda rows: explanation_panel(explanation, rows))
+
+
+def _explain_array(
+    explainer: Explainer, file: Path, wanted: Wanted, method: str, extra: Extra
+) -> Iterator[_Item]:
+    """Explain each image of an array file.
+
+    Raises:
+        ImageError: no array, or none that fits the model.
+    """
+    try:
+        batch = explainer.image_input.fit(read_array(file))
+    except UsageError as error:
+        raise ImageError(
+            f"{file}: {error}" if str(file) not in str(error) else str(error)
+        ) from error
+    samples = explainer.image_input.channels_first(batch)
+    for row in range(len(batch)):
+        own = explainer.extra_inputs.of_image(extra, row, len(batch))
+        explanation = explainer.explain_classes(batch[row], wanted, method, extra_inputs=own)
+        draw = partial(array_panel, explanation, samples[row])
+        yield _Item(explanation, draw, row if len(batch) > 1 else None)
 
 
 def picture_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
@@ -131,7 +191,11 @@ def _key(path: Path) -> str:
     return str(path.resolve()).casefold()
 
 
-def _write(explanation: Explanation, photo: Path, picture: Path, force: bool) -> ExplainedPhoto:
+def _write(item: _Item, photo: Path, picture: Path, force: bool) -> ExplainedPhoto:
+    explanation = item.explanation
+    if item.row is not None:
+        stem = picture.name.removesuffix(".cam.png")
+        picture = picture.with_name(f"{stem}.{item.row}.cam.png")
     found: dict[int, ExplainedClass] = {}
     files: dict[Path, bytes] = {}
     rows = []
@@ -148,12 +212,12 @@ def _write(explanation: Explanation, photo: Path, picture: Path, force: bool) ->
         found[index] = ExplainedClass(index, name, score, path)
         files[path] = _npy(explanation.raw_maps[row])
         rows.append(row)
-    files[picture] = encode_png(explanation_panel(explanation, rows))
+    files[picture] = encode_png(item.draw(rows))
     for path in files:
         refuse_existing(path, force)
     for path, data in files.items():
         write_whole(path, data, force=force)
-    return ExplainedPhoto(photo, picture, tuple(found.values()))
+    return ExplainedPhoto(photo, picture, tuple(found.values()), item.row)
 
 
 def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:

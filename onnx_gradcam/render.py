@@ -152,9 +152,7 @@ def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = Non
         raise UsageError("only explanations made by explain_image have a photo to draw on")
     chosen = list(range(len(explanation)) if rows is None else rows)
     cams = explanation.geometry.to_photo(explanation.cams[chosen])
-    captions = [
-        f"{explanation.class_names[row]}\n{_score_text(explanation, row)}" for row in chosen
-    ]
+    captions = [f"{explanation.class_names[row]}\n{score_text(explanation, row)}" for row in chosen]
     height, width = explanation.photo.shape[:2]
     box = explanation.geometry.box
     return panel(
@@ -172,7 +170,7 @@ def encode_png(picture: Picture) -> bytes:
     return encoded
 
 
-def _score_text(explanation: Explanation, row: int) -> str:
+def score_text(explanation: Explanation, row: int) -> str:
     """Return the score as a percentage where the model's output is probabilities."""
     scores, score = explanation.scores[row], float(explanation.class_scores[row])
     rank = int((scores > score).sum()) + 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnx_gradcam.cli.arrays import input_option, read_inputs
 from onnx_gradcam.cli.output import examples
 from onnx_gradcam.errors import BatchError
 
@@ -15,6 +16,7 @@ from onnx_gradcam.errors import BatchError
     short_help="Write heat maps of photos.",
     epilog=examples(
         "onnx-gradcam explain model.cam.onnx cat.jpg -o heatmaps --top-k 3",
+        "onnx-gradcam explain model.cam.onnx scan.npy -o heatmaps --input age=age.npy",
         "onnx-gradcam explain model.cam.onnx cat.jpg dog.jpg -o heatmaps --class tabby --class 207",
     ),
 )
@@ -55,6 +57,7 @@ from onnx_gradcam.errors import BatchError
     metavar="auto|cpu|cuda|cuda:N",
     help="Where to run; cuda is an error where it does not come up.",
 )
+@input_option("Values for another input of the model; repeat it for several.")
 @click.option("--force", is_flag=True, help="Overwrite files of an earlier run.")
 def command(
     exported: Path,
@@ -64,11 +67,13 @@ def command(
     top_k: int | None,
     method: str,
     device: str,
+    inputs: tuple[str, ...],
     force: bool,
 ) -> int:
     """Write, for each image, a picture of where the model looked and the raw map of each class.
 
     For cat.jpg: DIR/cat.cam.png, all classes in one panel, and DIR/cat.cam-INDEX.npy per class.
+    A .npy file holds an array as the model takes it: an image, sound or volume, or a batch of them.
     Prints index, score and name of each class.
     """
     from onnx_gradcam import load
@@ -77,7 +82,14 @@ def command(
     failed = 0
     explainer = load(exported, device=device)
     for result in explain_photos(
-        explainer, images, output, classes=classes, top_k=top_k, method=method, force=force
+        explainer,
+        images,
+        output,
+        classes=classes,
+        top_k=top_k,
+        method=method,
+        force=force,
+        extra_inputs=read_inputs(inputs),
     ):
         if not isinstance(result, FailedPhoto):
             click.echo(result.summary())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,12 @@ from onnx_gradcam.errors import NotExportedError, UnsupportedModelError, UsageEr
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import HIGHEST, ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation, FloatArray, explain_maps
-from onnx_gradcam.runtime.extra_inputs import ExtraInputs
+from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.session import ModelSource, Options, open_session
-
-ExtraValues = Mapping[str, ArrayLike]
 
 
 def load(
@@ -66,6 +64,7 @@ class Explainer:
     Attributes:
         metadata: what the file says about itself.
         image_input: name, shape, layout and dtype of the images.
+        extra_inputs: what the model takes beside them.
         preprocessing: the stored recipe for photos, or None.
     """
 
@@ -111,8 +110,8 @@ class Explainer:
             self.metadata.spatial_axes,
         )
         inputs.pop(CLASS_INPUT, None)
-        extra = ExtraInputs(inputs, overridable - {CLASS_INPUT})
-        self._runner = BatchRunner(session, self.image_input, extra)
+        self.extra_inputs = ExtraInputs(inputs, overridable - {CLASS_INPUT})
+        self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -129,7 +128,7 @@ class Explainer:
         """The execution providers in use, in order of preference."""
         return tuple(self._session.get_providers())
 
-    def predict(self, x: ArrayLike, *, extra_inputs: ExtraValues | None = None) -> FloatArray:
+    def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
         onnxruntime computes the whole graph, so this takes as long as the model part of `explain`.
@@ -153,7 +152,7 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
-        extra_inputs: ExtraValues | None = None,
+        extra_inputs: Values | None = None,
     ) -> Explanation:
         """Return heat maps for a batch of images.
 
@@ -176,13 +175,42 @@ class Explainer:
         chosen = self._classes.per_image(classes, len(batch))
         return self._explain(batch, chosen, method, extra_inputs)
 
+    def explain_classes(
+        self,
+        x: ArrayLike,
+        classes: ClassIds | None = None,
+        method: str = "gradcam",
+        *,
+        extra_inputs: Values | None = None,
+    ) -> Explanation:
+        """Return heat maps for one or several classes of one prepared image.
+
+        Args:
+            x: the image as in `explain`, with a batch axis of one or without.
+            classes: one class or a sequence of them; None for the highest score.
+            method: name of the CAM method.
+            extra_inputs: values for the model's other inputs, by name.
+
+        Raises:
+            ClassNotFoundError: class index out of range, or an unknown label.
+            UsageError: not one image, or what `explain` refuses.
+        """
+        get_method(method)
+        image = self.image_input.fit(x)
+        if len(image) != 1:
+            raise UsageError(f"{len(image)} images; explain takes several")
+        chosen = self._classes.several(classes)
+        batch = np.repeat(image, len(chosen), axis=0)
+        extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
+        return self._explain(batch, chosen, method, extra)
+
     def explain_image(
         self,
         photo: PhotoSource,
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
-        extra_inputs: ExtraValues | None = None,
+        extra_inputs: Values | None = None,
     ) -> Explanation:
         """Return heat maps for one or several classes of one photo.
 
@@ -220,14 +248,15 @@ class Explainer:
         if not self.image_input.has_channels:
             image = _without_channels(image, self.image_input)
         batch = np.repeat(self.image_input.fit(image), len(chosen), axis=0)
-        return self._explain(batch, chosen, method, extra_inputs, photo=pixels, geometry=geometry)
+        extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
+        return self._explain(batch, chosen, method, extra, photo=pixels, geometry=geometry)
 
     def _explain(
         self,
         batch: NDArray[Any],
         classes: NDArray[np.int64],
         method: str,
-        extra_inputs: ExtraValues | None,
+        extra_inputs: Values | None,
         **photo: Any,
     ) -> Explanation:
         names = [self.metadata.score_output, ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT]

@@ -13,6 +13,7 @@ from onnx_gradcam.errors import UsageError, nearest_names
 from onnx_gradcam.runtime.image_input import DTYPES
 
 Feeds = dict[str, NDArray[Any]]
+Values = Mapping[str, ArrayLike]
 
 _OTHER_DTYPES: Mapping[str, Any] = {
     "tensor(bool)": np.bool_,
@@ -38,7 +39,7 @@ class ExtraInputs:
     required: Mapping[str, Any]
     overridable: Collection[str]
 
-    def checked(self, given: Mapping[str, ArrayLike]) -> Feeds:
+    def checked(self, given: Values) -> Feeds:
         """Return the values in the dtypes that the model declares.
 
         Raises:
@@ -80,3 +81,26 @@ class ExtraInputs:
         node = self.required.get(name)
         first = node.shape[0] if node is not None and node.shape else None
         return not isinstance(first, int) or first < 1 or first == batch
+
+    def for_each_class(self, given: Values, classes: int) -> Values:
+        """Return the values that belong to one image once for each of its classes."""
+        return {
+            name: np.repeat(np.asarray(value), classes, axis=0)
+            if self._has_rows(name) and np.shape(value)[:1] == (1,)
+            else value
+            for name, value in given.items()
+        }
+
+    def of_image(self, given: Values, row: int, images: int) -> Values:
+        """Return the values of one image of several."""
+        return {
+            name: np.asarray(value)[row : row + 1]
+            if self._has_rows(name) and np.shape(value)[:1] == (images,)
+            else value
+            for name, value in given.items()
+        }
+
+    def _has_rows(self, name: str) -> bool:
+        """Return whether an input may have a row per image."""
+        node = self.required.get(name)
+        return node is not None and bool(node.shape) and not isinstance(node.shape[0], int)

@@ -14,7 +14,7 @@ from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import OnnxGradCamError, UsageError
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Feeds
 from onnx_gradcam.runtime.image_input import DTYPES, ImageInput
-from onnx_gradcam.runtime.session import LOG_ERRORS_ONLY, import_onnxruntime, one_line
+from onnx_gradcam.runtime.session import LOG_FATAL_ONLY, import_onnxruntime, one_line
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class BatchRunner:
         self, outputs: Sequence[str], feeds: Feeds, step: int, keep: int
     ) -> list[NDArray[Any]]:
         options = import_onnxruntime().RunOptions()
-        options.log_severity_level = LOG_ERRORS_ONLY
+        options.log_severity_level = LOG_FATAL_ONLY
         try:
             values = bfloat16.run(self.session, outputs, feeds, options)
         except Exception as error:  # onnxruntime's exceptions share no base class

@@ -91,6 +91,12 @@ class ImageInput:
             return shape[1:]
         return shape[1:-1] if self.channels_last else shape[2:]
 
+    def channels_first(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Return a batch of this layout as ``(N, C, *spatial)``."""
+        if not self.has_channels:
+            return batch[:, None]
+        return np.moveaxis(batch, -1, 1) if self.channels_last else batch
+
     def fit(self, x: ArrayLike) -> NDArray[Any]:
         """Return a batch in the model's own layout and dtype.
 

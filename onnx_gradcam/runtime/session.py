@@ -24,6 +24,9 @@ CUDA = "CUDAExecutionProvider"
 LOG_ERRORS_ONLY = 3
 """onnxruntime's log severity; below it, loading warns about the optional input cam_class."""
 
+LOG_FATAL_ONLY = 4
+"""Severity for runs: what goes wrong there is raised as well, and reported in one line."""
+
 BYTES = "the model"
 """How errors call a model that has no path."""
 
