@@ -50,6 +50,7 @@ from onnx_gradcam.export.target_layer import Layer, choose_layer, nearest_layer
 from onnx_gradcam.export.verification_report import VerificationReport
 from onnx_gradcam.export.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.quantization import straight_through
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
 from onnx_gradcam.preprocessing import Preprocessing, resolve_preprocessing
 
@@ -273,6 +274,7 @@ def _metadata(job: _Job, built: Built) -> ExportMetadata:
         source_sha256=job.loaded.sha256,
         preprocessing=None if recipe is None else recipe.to_dict(),
         labels=job.labels,
+        straight_through=straight_through(job.tail.nodes),
     )
 
 

@@ -23,6 +23,7 @@ from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.precision import HALVES, TYPE_ATTRIBUTES
 from onnx_gradcam.export.sessions import open_session
 from onnx_gradcam.export.spatial.arrangement import Arrangement
+from onnx_gradcam.export.surrogate import surrogate
 
 Array = np.ndarray[Any, Any]
 
@@ -78,15 +79,19 @@ class ScoreFunction:
         self.graph = graph
         self._model = graph.model
         nodes, self._initializers, self.bypassing = _cut(graph, target, score)
-        self._nodes, zeros, self._offset = _without_bias(graph, nodes, score)
-        self._initializers += zeros
+        nodes, zeros, self._offset = _without_bias(graph, nodes, score)
+        self._smooth = surrogate(graph, nodes, target)
+        self._nodes = self._smooth.nodes
+        self._initializers += [*zeros, *self._smooth.initializers]
         self._session: Any = None
         self._feeds: dict[str, Array] = {}
 
     @property
     def needed(self) -> list[str]:
         """The tensors of the whole model whose values `set_point` takes."""
-        return [self.target, self.score, *self.bypassing]
+        return list(
+            dict.fromkeys([self.target, self.score, *self.bypassing, *self._smooth.needed])
+        )
 
     def rows(self, scores: Array) -> Array:
         """Return a score tensor as ``(N, K)``."""
@@ -112,6 +117,7 @@ class ScoreFunction:
         """
         names = [self.target, *self.bypassing]
         self._feeds = {name: _at_least_float32(values[name]) for name in names}
+        self._feeds |= self._smooth.feeds(values)
         if activations is not None:
             rounded = self._feeds[self.target]
             shift = self._in_graph_layout(activations - self.activations(rounded))

@@ -71,11 +71,7 @@ def check_explanation(
     values = run(probe, feeds)
     yield _activations(function, values, unoptimised)
     yield _classes(subject, session, function.rows(values[meta.score_tensor]))
-    if meta.straight_through:
-        operators = ", ".join(meta.straight_through)
-        yield Check("gradient", True, f"not measured: straight-through for {operators}")
-    else:
-        yield _gradient(subject, session, probe, function)
+    yield _gradient(subject, session, probe, function)
     del probe
     yield _images_apart(subject, session)
 

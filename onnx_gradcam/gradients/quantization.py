@@ -10,6 +10,7 @@ DynamicQuantizeLinear-11, ConvInteger-10, MatMulInteger-10.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -202,7 +203,7 @@ def readable_outputs(ctx: Context) -> list[str]:
     return ctx.outputs
 
 
-def straight_through(nodes: list[NodeProto]) -> list[str]:
+def straight_through(nodes: Iterable[NodeProto]) -> list[str]:
     """Return which operators among nodes are differentiated straight through, sorted."""
     return sorted({node.op_type for node in nodes} & STRAIGHT_THROUGH)
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto
 
+from onnx_gradcam.export.expansion.float_weights import emit_float_weight, is_weight
 from onnx_gradcam.export.expansion.integer_products import float_product
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.quantized_flow import QUANTIZERS
@@ -88,6 +89,12 @@ class _Rewriter:
             self.changed = True
             self.emit.nodes.extend(product)
             return
+        if is_weight(self.graph, node):
+            weight = emit_float_weight(self.graph, self.emit, node)
+            if weight is not None:
+                self.changed = True
+                self._instead[node.output[0]] = weight
+                return
         source = self._quantize.get(node.input[0]) if node.input else None
         if node.op_type == "QuantizeLinear":
             self._quantize[node.output[0]] = node
@@ -183,7 +190,7 @@ def in_floats(graph: Graph, emit: Emitter) -> bool:
         graph: the analysis graph.
         emit: an empty emitter, for nodes and constants.
     """
-    if not any(node.op_type in QUANTIZERS for node in graph.nodes):
+    if not any(node.op_type in {*QUANTIZERS, "DequantizeLinear"} for node in graph.nodes):
         return False
     rewriter = _Rewriter(graph, emit)
     for node in graph.nodes:
