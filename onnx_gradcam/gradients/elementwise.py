@@ -110,9 +110,12 @@ register_from_input(
 @gradient("Cast")
 @gradient("CastLike", since=15)
 def _cast(ctx: Context) -> Gradients:
-    """Cast back; the gradient of quantized numbers, integers, stays a float."""
+    """Cast back; the gradient of quantized numbers, integers, stays a float.
+
+    CastLike reads nothing but the type of its second input.
+    """
     dtype = ctx.emit.dtype(ctx.inputs[0])
-    return [ctx.emit.cast(ctx.dy, dtype) if dtype in FLOATS else ctx.dy]
+    return [ctx.emit.cast(ctx.dy, dtype) if dtype in FLOATS else ctx.dy, ZERO]
 
 
 @gradient("Ceil", "EyeLike", "Floor", "Hardmax", "Round", "Sign")
