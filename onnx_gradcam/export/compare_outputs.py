@@ -50,12 +50,20 @@ class Difference:
         return f"{self.name!r} differs by {self.absolute:.1e} (relative {self.relative:.1e})"
 
 
-def compare_outputs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return the difference of each output of `before` in `after`."""
-    return [_difference(name, value, after.get(name)) for name, value in before.items()]
+def compare_outputs(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, half: bool = False
+) -> list[Difference]:
+    """Return the difference of each output of `before` in `after`.
+
+    Args:
+        before: values by name.
+        after: the same of another run.
+        half: float32 outputs may come of half precision, and are rounded like it.
+    """
+    return [_difference(name, value, after.get(name), half) for name, value in before.items()]
 
 
-def _difference(name: str, before: Any, after: Any) -> Difference:
+def _difference(name: str, before: Any, after: Any, half: bool) -> Difference:
     if after is None:
         return Difference(name, False, False, note="is missing")
     if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
@@ -67,10 +75,12 @@ def _difference(name: str, before: Any, after: Any) -> Difference:
     if before.dtype == object or before.tobytes() == after.tobytes():
         equal = before.dtype != object or bool(np.all(before == after))
         return Difference(name, equal, equal, note="" if equal else "differs")
-    return _numeric(name, before, after)
+    return _numeric(name, before, after, half)
 
 
-def _numeric(name: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> Difference:
+def _numeric(
+    name: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], half: bool
+) -> Difference:
     left, right = before.astype(np.float64), after.astype(np.float64)
     finite = np.isfinite(left) & np.isfinite(right)
     if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
@@ -78,9 +88,10 @@ def _numeric(name: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any
     gap = np.abs(left[finite] - right[finite])
     absolute = float(gap.max(initial=0.0))
     relative = absolute / max(float(np.abs(left[finite]).max(initial=0.0)), 1e-30)
-    if before.dtype.name in ROUNDING:
-        close = relative <= ROUNDING[before.dtype.name]
+    half = before.dtype == np.float16 or (half and before.dtype == np.float32)
+    dtype = "float16" if half else before.dtype.name
+    if dtype in ROUNDING:
+        close = relative <= ROUNDING[dtype]
     else:
-        close = absolute <= INTEGER_STEPS.get(before.dtype.name, 0)
-    half = before.dtype == np.float16
+        close = absolute <= INTEGER_STEPS.get(dtype, 0)
     return Difference(name, False, close, absolute, relative, half=half)

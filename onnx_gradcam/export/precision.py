@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, defs, helper
+from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph, describe
@@ -85,6 +85,16 @@ def _in_float32(node: NodeProto) -> NodeProto:
         if attribute.name in TYPE_ATTRIBUTES and attribute.i in HALVES:
             attribute.i = TensorProto.FLOAT
     return copy
+
+
+def holds_half(model: ModelProto) -> bool:
+    """Return whether a model has half-precision weights, inputs or casts."""
+    graph = model.graph
+    return (
+        any(tensor.data_type in HALVES for tensor in graph.initializer)
+        or any(value.type.tensor_type.elem_type in HALVES for value in graph.input)
+        or any(_in_float32(node) is not node for node in graph.node)
+    )
 
 
 def refuse_invalid_halves(graph: Graph) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from onnx_gradcam.contract import ExportMetadata
 from onnx_gradcam.export.compare_outputs import Difference, compare_outputs
 from onnx_gradcam.export.model_file import LoadedModel
+from onnx_gradcam.export.precision import holds_half
 from onnx_gradcam.export.runnable import original_session
 from onnx_gradcam.export.sessions import runtime_version
 from onnx_gradcam.export.verification_report import Check
@@ -57,7 +58,8 @@ def check_runs(
     unoptimised = run(plain, feeds | subject.class_feed(None))
     if source is not None:
         before = run(original, feeds)
-        yield _identical(compare_outputs(before, unoptimised))
+        half = holds_half(source.model)
+        yield _identical(compare_outputs(before, unoptimised, half=half))
     del original, plain
     if source is not None:
         session = session_of(source, optimise=True)
@@ -66,7 +68,7 @@ def check_runs(
     session = session_of(exported, optimise=True)
     if source is not None:
         after = run(session, feeds | subject.class_feed(None))
-        yield _within_rounding(compare_outputs(before, after))
+        yield _within_rounding(compare_outputs(before, after, half=half))
     yield from check_explanation(subject, session, unoptimised)
 
 
