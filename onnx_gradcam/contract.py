@@ -56,6 +56,9 @@ class ExportMetadata:
         token_order: for tokens: which row of an image lies in each cell, row by row of the grid;
             only the first where they are consecutive.
         token_rows: for tokens: rows per image, class and register tokens included.
+        token_source: where the number of tokens depends on the size of the image: the tensor whose
+            spatial axes are their grid; `token_grid` and `token_rows` are then an example.
+        token_source_layout: axes of that tensor, e.g. ``NCHW``.
         preprocessing: `Preprocessing.to_dict()`, or None when none was given.
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
@@ -77,6 +80,8 @@ class ExportMetadata:
     token_grid: list[int] | None = None
     token_order: list[int] = field(default_factory=list)
     token_rows: int = 0
+    token_source: str = ""
+    token_source_layout: str = ""
     preprocessing: dict[str, Any] | None = None
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)

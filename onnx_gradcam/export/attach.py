@@ -26,7 +26,7 @@ from onnx_gradcam.export.declarations import mend_declarations
 from onnx_gradcam.export.graph import FLOATS, Graph
 from onnx_gradcam.export.sizes import is_invented
 from onnx_gradcam.export.target_layer import Layer
-from onnx_gradcam.gradients.emitter import Dim, Emitter
+from onnx_gradcam.gradients.emitter import TO_THE_END, Dim, Emitter
 
 BATCH = "cam_batch"
 """Symbolic size of ``cam_class``: the batch size or one."""
@@ -118,14 +118,19 @@ def _token_map(emit: Emitter, name: str, layer: Layer, output: str) -> str:
     with emit.scope("tokens"):
         rows = emit.transpose(name, arrangement.channels_last())
         if len(layer.shape) != 3 or batch:
-            rows = emit.reshape(rows, [batch, arrangement.rows, channels])
-        first, last = arrangement.order[0], arrangement.order[-1]
+            count = -1 if arrangement.source else arrangement.rows
+            rows = emit.reshape(rows, [batch, count, channels])
+        first, behind = arrangement.order[0], arrangement.rows - arrangement.order[-1] - 1
         if not arrangement.is_contiguous:
             rows = emit.node("Gather", [rows, emit.ints(arrangement.order)], axis=1)
         elif arrangement.has_other_rows:
-            rows = emit.slice(rows, [first], [last + 1], [1])
+            rows = emit.slice(rows, [first], [-behind or TO_THE_END], [1])
         columns = emit.transpose(rows, [0, 2, 1])
         sizes = emit.ints([0, channels, *arrangement.grid])
+        if arrangement.source:
+            measured = emit.node("Shape", [arrangement.source])
+            spatial = emit.node("Gather", [measured, emit.ints(arrangement.source_axes)], axis=0)
+            sizes = emit.concat([emit.ints([0, channels]), spatial], 0)
         return emit.node("Reshape", [columns, sizes], output=output)
 
 

@@ -89,9 +89,14 @@ class ScoreFunction:
     @property
     def needed(self) -> list[str]:
         """The tensors of the whole model whose values `set_point` takes."""
-        return list(
-            dict.fromkeys([self.target, self.score, *self.bypassing, *self._smooth.needed])
-        )
+        source = [self._arrangement.source] if self._arrangement.source else []
+        needed = [self.target, self.score, *self.bypassing, *self._smooth.needed, *source]
+        return list(dict.fromkeys(needed))
+
+    def measure(self, values: Mapping[str, Array]) -> None:
+        """Take the grid of tokens from the size of the map that they came from."""
+        if self._arrangement.source:
+            self._arrangement = self._arrangement.sized(values[self._arrangement.source].shape)
 
     def rows(self, scores: Array) -> Array:
         """Return a score tensor as ``(N, K)``."""

@@ -83,7 +83,9 @@ class Layer:
         """Return the shape as ``(N, C, *spatial)``."""
         if self.arrangement.grid:
             batch = self.shape[0] if self.layout.startswith("N") else None
-            return (batch, self.shape[self.arrangement.channel], *self.arrangement.grid)
+            sizes = () if self.arrangement.source else self.arrangement.grid
+            unknown = [None] * (len(self.arrangement.grid) - len(sizes))
+            return (batch, self.shape[self.arrangement.channel], *sizes, *unknown)
         return tuple(self.shape[axis] for axis in self.arrangement.channels_first())
 
 

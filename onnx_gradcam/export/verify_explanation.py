@@ -69,6 +69,7 @@ def check_explanation(
     )
     feeds = {k: v for k, v in subject.inputs().items() if k in input_names(probe)}
     values = run(probe, feeds)
+    function.measure(values)
     yield _activations(function, values, unoptimised)
     yield _classes(subject, session, function.rows(values[meta.score_tensor]))
     yield _gradient(subject, session, probe, function)

@@ -21,7 +21,8 @@ Dim = int | str | None
 
 Array = NDArray[Any]
 
-_TO_THE_END = 2**31 - 1
+TO_THE_END = 2**31 - 1
+"""As the end of a slice: up to the last element."""
 
 _OUTPUT_DTYPE = {
     "Shape": TensorProto.INT64,
@@ -379,7 +380,7 @@ class Emitter:
         axes = [i for i in range(rank) if crop[i] or crop[rank + i]]
         if not axes:
             return x
-        ends = [-crop[rank + i] or _TO_THE_END for i in axes]
+        ends = [-crop[rank + i] or TO_THE_END for i in axes]
         return self.slice(x, [crop[i] for i in axes], ends, axes)
 
     def reversed(self, x: str, axis: int, size: int) -> str:

@@ -39,12 +39,17 @@ class Arrangement:
         grid: ``(h, w)`` for tokens, empty where every spatial axis is an axis of the tensor.
         order: for tokens: the row of each cell of the grid, among the rows of one image.
         rows: for tokens: rows per image, those without a place included.
+        source: for tokens whose number depends on the size of the image: the map that has their
+            grid as its spatial axes; `grid`, `order` and `rows` are then an example.
+        source_layout: axes of that map.
     """
 
     layout: str
     grid: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     rows: int = 0
+    source: str = ""
+    source_layout: str = ""
 
     @property
     def channel(self) -> int:
@@ -72,6 +77,18 @@ class Arrangement:
         rest = [i for i in range(len(self.layout)) if i != self.channel]
         return [*rest, self.channel]
 
+    @property
+    def source_axes(self) -> list[int]:
+        """The spatial axes of the source."""
+        return [i for i, letter in enumerate(self.source_layout) if letter not in "NC"]
+
+    def sized(self, source_shape: Shape) -> Arrangement:
+        """Return the arrangement for a known size of the source."""
+        grid = tuple(source_shape[axis] for axis in self.source_axes)
+        first, behind = self.order[0], self.rows - self.order[-1] - 1
+        last = first + math.prod(grid)
+        return Arrangement(self.layout, grid, tuple(range(first, last)), last + behind)
+
     @classmethod
     def from_metadata(cls, meta: ExportMetadata) -> Arrangement:
         """Return what an exported file says of its target."""
@@ -79,7 +96,10 @@ class Arrangement:
         order = tuple(meta.token_order)
         if len(order) == 1 < math.prod(grid):
             order = tuple(range(order[0], order[0] + math.prod(grid)))
-        return cls(meta.target_layout, grid, order, meta.token_rows)
+        source = meta.token_source
+        return cls(
+            meta.target_layout, grid, order, meta.token_rows, source, meta.token_source_layout
+        )
 
     @property
     def token_order(self) -> list[int]:

@@ -6,6 +6,7 @@ and tells whether a change of its placed elements can reach another tensor.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -67,8 +68,27 @@ class FeatureMaps:
             return None
         found = arrange(fields, shape, self._shapes[self._image][0])
         if found is not None and found.grid and not self._is_static(tensor, found):
-            return None
+            return self._growing(tensor, found)
         return found
+
+    def _growing(self, tensor: str, found: Arrangement) -> Arrangement | None:
+        """Return tokens with the nearest map upstream that has their grid, whatever its size."""
+        channels = (self._graph.shape(tensor) or ())[found.channel]
+        if not found.is_contiguous or not isinstance(channels, int) or found.layout[0] != "N":
+            return None
+        upstream = self._graph.leads_to(tensor) & self._positions.keys() - {tensor}
+        for node in reversed(self._graph.nodes):
+            name = node.output[0] if node.output else ""
+            shape = self._shapes.get(name)
+            if name not in upstream or shape is None or len(shape) != len(found.grid) + 2:
+                continue
+            plain = arrange(self._positions[name], shape, self._shapes[self._image][0])
+            if plain is None or plain.grid:
+                continue
+            sizes = [shape[axis] for axis in plain.channels_first()[2:]]
+            if tuple(sizes) == found.grid:
+                return replace(found, source=name, source_layout=plain.layout)
+        return None
 
     def _is_static(self, tensor: str, found: Arrangement) -> bool:
         """Return whether the number of tokens does not depend on the size of the image."""

@@ -1,0 +1,152 @@
+"""Tokens as feature maps: which layer, on which grid, with the right gradient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.pipeline import export_model
+from onnx_gradcam.export.score import find_score
+from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
+from onnx_gradcam.export.target_layer import choose_layer
+from tests.export.networks import Network
+from tests.export.spatial.transformers import ATTENDED, CLASS_TOKEN, POOLED, TRANSFORMERS, WINDOWS
+
+SIZES = {"any size": (64, 96)}
+
+
+def image_of(name: str) -> np.ndarray:
+    size = SIZES.get(name, (8, 12))
+    return np.random.default_rng(1).standard_normal((2, 3, *size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_layer_that_is_recommended(name: str) -> None:
+    net = TRANSFORMERS[name]
+    graph = Graph(net.model())
+    layer = choose_layer(graph, "image", find_score(graph))
+    assert (layer.tensor, layer.layout) == (net.target, net.layout)
+
+
+@pytest.mark.parametrize(
+    "builder", ["reverse", pytest.param("onnxruntime-training", marks=pytest.mark.needs_builder)]
+)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_the_export_is_proved(tmp_path: Path, name: str, builder: str) -> None:
+    report = export_model(
+        TRANSFORMERS[name].model(), tmp_path / "cam.onnx", gradient_builder=builder
+    )
+    assert report.verification is not None
+    assert not report.verification.is_zero
+    session = onnxruntime.InferenceSession(tmp_path / "cam.onnx")
+    image = image_of(name)
+    activations, gradients = session.run(["cam_activations", "cam_gradients"], {"image": image})
+    grid = (4, 6)
+    assert activations.shape == gradients.shape == (2, 4, *grid)
+    assert np.abs(gradients).max(axis=(1, 2, 3)).min() > 1e-6
+
+
+PLACED = [
+    ("class token", "x0"),
+    ("pooled", "embedded"),
+    ("any size", "embedded"),
+    ("windows", "patches"),
+    ("windows", "grid"),
+    ("windows", "rolled"),
+    ("windows", "ordered"),
+    ("windows", "windows"),
+    ("mixer", "x0"),
+]
+
+
+@pytest.mark.parametrize(("name", "layer"), PLACED)
+def test_a_patch_changes_its_own_cell_alone(tmp_path: Path, name: str, layer: str) -> None:
+    export_model(
+        TRANSFORMERS[name].model(), tmp_path / "cam.onnx", layer=layer, verify=False,
+        gradient_builder="reverse",
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(tmp_path / "cam.onnx")
+    image = image_of(name)
+    (before,) = session.run(["cam_activations"], {"image": image})
+    size = image.shape[2] // 4
+    for row, column in [(0, 0), (0, 5), (3, 0), (2, 4)]:
+        changed = image.copy()
+        changed[1, :, row * size : (row + 1) * size, column * size : (column + 1) * size] += 1
+        (after,) = session.run(["cam_activations"], {"image": changed})
+        moved = np.abs(after - before).max(axis=1) > 1e-6
+        assert np.argwhere(moved).tolist() == [[1, row, column]]
+
+
+def test_one_size_after_another(tmp_path: Path) -> None:
+    export_model(TRANSFORMERS["any size"].model(), tmp_path / "cam.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "cam.onnx")
+    for size in ((32, 32), (80, 48)):
+        image = np.ones((1, 3, *size), np.float32)
+        (gradients,) = session.run(["cam_gradients"], {"image": image})
+        assert gradients.shape == (1, 4, size[0] // 16, size[1] // 16)
+
+
+@pytest.mark.parametrize("layer", ["last", "b", "bm", "bx"])
+def test_what_only_the_class_token_leaves_is_refused(layer: str) -> None:
+    graph = Graph(CLASS_TOKEN.model())
+    with pytest.raises(
+        UnsupportedModelError, match=r"only its class token does\).*nearest layer that works is 'a'"
+    ):
+        choose_layer(graph, "image", find_score(graph), layer)
+
+
+def test_a_layer_that_the_last_attention_reads_is_not_refused() -> None:
+    graph = Graph(CLASS_TOKEN.model())
+    for layer in ("bv", "bk", "bn1", "a", "x0"):
+        assert choose_layer(graph, "image", find_score(graph), layer).tensor == layer
+
+
+def test_a_layer_whose_gradient_is_zero_by_its_weights_is_refused(tmp_path: Path) -> None:
+    model = POOLED.model()
+    for tensor in model.graph.initializer:
+        if tensor.name == "w_head":
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    with pytest.raises(UnsupportedModelError, match="'last' is zero for all inputs tried"):
+        export_model(model, tmp_path / "cam.onnx")
+    assert not (tmp_path / "cam.onnx").exists()
+
+
+def test_attention_lies_where_the_query_lies() -> None:
+    maps = FeatureMaps(Graph(POOLED.model()), "image")
+    found = maps.arrangement("aav")
+    assert found is not None
+    assert (found.layout, found.grid, found.order) == ("NTC", (4, 6), tuple(range(24)))
+
+
+def test_windows_share_an_axis_with_the_batch() -> None:
+    found = FeatureMaps(Graph(WINDOWS.model()), "image").arrangement("windows")
+    assert found is not None
+    assert (found.layout, found.grid, found.rows) == ("BTC", (4, 6), 24)
+    # the first window holds rows 1 and 2 of the map, which was rolled up by one
+    assert [found.order.index(i) for i in range(4)] == [6, 7, 12, 13]
+
+
+def test_pooled_and_picked_values_have_no_place() -> None:
+    maps = FeatureMaps(Graph(CLASS_TOKEN.model()), "image")
+    assert maps.arrangement("picked") is None
+    assert FeatureMaps(Graph(POOLED.model()), "image").arrangement("head") is None
+
+
+def test_no_single_map_on_all_paths() -> None:
+    body = ATTENDED + """
+    mean1 = ReduceMean<axes=[1], keepdims=0>(a)
+    mean2 = ReduceMean<axes=[1], keepdims=0>(b)
+    first = Gemm<transB=1>(mean1, w_head, b_head)
+    second = Gemm<transB=1>(mean2, w_head, b_head)
+    logits = Add(first, second)"""  # fmt: skip
+    weights = {**POOLED.weights, "we2": (4, 3, 2, 2)}
+    net = Network(body, weights, "", (), image=POOLED.image, integers=POOLED.integers)
+    graph = Graph(net.model())
+    layer = choose_layer(graph, "image", find_score(graph))
+    assert layer.tensor == "b"
+    assert "part of the paths" in layer.reason
