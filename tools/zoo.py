@@ -10,7 +10,7 @@ Environment of its own (nothing of it is a dependency of the project or its test
 
 Networks have seeded random weights; nothing is downloaded. ONNX files and results stay in the
 folder, so that a later run goes on where this one ended; ``--again failed`` measures what did not
-succeed once more.
+succeed once more (``wrong``: also what PyTorch did not export).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tools.zoo_worker import Plan, read_results, run_in_process  # noqa: E402
 _AGAIN: dict[str, Callable[[dict[str, Any] | None], bool]] = {
     "missing": lambda row: row is None,
     "failed": lambda row: row is None or row["status"] not in {"ok", "not exported"},
+    "wrong": lambda row: row is None or row["status"] != "ok",
     "all": lambda row: True,
 }
 """Which rows are measured, by their last result."""

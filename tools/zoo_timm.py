@@ -126,7 +126,7 @@ TRANSFORMERS: dict[str, _Rows] = {
     ],
     "pvt": [
         ("pvt_v2_b0", 64, _ONE_EACH),
-        ("pvt_v2_b2_li", 96, {"depths": (1, 1, 1, 1), "embed_dims": (32, 64, 80, 64)}),
+        ("pvt_v2_b2_li", 224, {"depths": (1, 1, 1, 1), "embed_dims": (32, 64, 80, 64)}),
     ],
     "xcit": [("xcit_nano_12_p16_224", 64, {"img_size": 64, "depth": 3})],
     "volo": [
