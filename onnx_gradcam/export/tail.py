@@ -64,18 +64,22 @@ def refuse_missing_formulas(graph: Graph, tail: Tail) -> None:
     """
     missing = missing_formulas(graph, tail)
     if missing:
-        operators = listed([_described(graph, node) for node in missing], ", ")
+        operators = listed(_described(graph, missing), ", ")
         raise UnsupportedModelError(
             f"no gradient formula for {operators}, between {tail.target!r} and {tail.score!r};"
             " choose a later layer with --layer, or add a formula: docs/add-an-operator.md"
         )
 
 
-def _described(graph: Graph, node: NodeProto) -> str:
-    """Return the operator and, where an expansion exists for it, why that does not cover it."""
-    reason = next((graph.unexpanded[o] for o in node.output if o in graph.unexpanded), None)
-    described = describe(node, graph.opset(node.domain))
-    return described if reason is None else f"{described}: {reason}"
+def _described(graph: Graph, nodes: list[NodeProto]) -> list[str]:
+    """Return the operators, and why the expansion that exists for one does not cover it."""
+    described, said = [], set()
+    for node in nodes:
+        text = describe(node, graph.opset(node.domain))
+        reason = next((graph.unexpanded[o] for o in node.output if o in graph.unexpanded), "")
+        described.append(f"{text}: {reason}" if reason and reason not in said else text)
+        said.add(reason)
+    return described
 
 
 def listed(problems: list[str], separator: str = "; ") -> str:
