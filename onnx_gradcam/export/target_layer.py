@@ -112,7 +112,33 @@ def data_flow(graph: Graph, image: str, score: Score) -> set[str]:
 def find_candidates(
     graph: Graph, image: str, score: Score, maps: FeatureMaps | None = None
 ) -> list[Layer]:
-    """Return the spatial feature maps that dominate the score, from the image to the classifier.
+    """Return the layers to choose from, from the image to the classifier.
+
+    These are the feature maps that all of the score passes through, and the recommended one.
+
+    Raises:
+        UnsupportedModelError: the score does not depend on the image.
+    """
+    maps = maps or FeatureMaps(graph, image)
+    layers = _dominating(graph, image, score, maps)
+    try:
+        best = _penultimate(graph, image, score, maps)
+    except UnsupportedModelError:
+        return layers
+    depth = graph.producer[best.tensor]
+    others = [
+        layer
+        for layer in layers
+        if layer.tensor != best.tensor
+        and (graph.producer[layer.tensor] < depth or maps.reaches(layer.tensor, score.tensor))
+    ]
+    return sorted(
+        [*others, replace(best, reason="")], key=lambda layer: graph.producer[layer.tensor]
+    )
+
+
+def _dominating(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> list[Layer]:
+    """Return the feature maps that all of the score passes through.
 
     Raises:
         UnsupportedModelError: the score does not depend on the image.
@@ -127,7 +153,6 @@ def find_candidates(
         if classifier is None
         else [name for name in dominators if graph.producer.get(name, -1) < classifier]
     )
-    maps = maps or FeatureMaps(graph, image)
     found = (_layer(graph, maps, name) for name in before if name != image)
     return [layer for layer in found if layer is not None]
 
@@ -181,7 +206,7 @@ def _is_index(graph: Graph, layer: str) -> bool:
 
 
 def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> Layer:
-    candidates = find_candidates(graph, image, score, maps)
+    candidates = _dominating(graph, image, score, maps)
     active = [c for c in candidates if c.op_type not in _PASSIVE] or candidates
     if not active:
         return _off_the_main_path(graph, image, score, maps)

@@ -10,6 +10,7 @@ import pytest
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.inspection import inspect_model
 from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.export.score import find_score
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
@@ -150,3 +151,15 @@ def test_no_single_map_on_all_paths() -> None:
     layer = choose_layer(graph, "image", find_score(graph))
     assert layer.tensor == "b"
     assert "part of the paths" in layer.reason
+
+
+def test_inspect_lists_the_recommended_layer_and_none_that_is_refused() -> None:
+    report = inspect_model(CLASS_TOKEN.model())
+    assert report.recommended is not None
+    assert report.candidates[report.recommended].tensor == "bn1"
+    assert [c.tensor for c in report.candidates] == [
+        "patches", "rows", "embedded", "x0", "ax", "a", "bn1",
+    ]  # fmt: skip
+    graph = Graph(CLASS_TOKEN.model())
+    for index, candidate in enumerate(report.candidates):
+        assert choose_layer(graph, "image", find_score(graph), index).tensor == candidate.tensor
