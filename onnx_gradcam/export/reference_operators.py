@@ -16,20 +16,9 @@ from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class _Operator(OpRun):
-    op_domain = ""
-
-    @property
-    def opset(self) -> int:
-        return int(self.run_params["opsets"][""])
-
-    def given(self, name: str, default: Any) -> Any:
-        """Return an attribute if the node has it: defaults depend on the opset."""
-        named = {attribute.name for attribute in self.onnx_node.attribute}
-        return getattr(self, name) if name in named else default
+from onnx_gradcam.export.reference_base import Array
+from onnx_gradcam.export.reference_base import Operator as _Operator
+from onnx_gradcam.export.reference_layout import LAYOUT
 
 
 def _erf(x: Array) -> Array:
@@ -113,10 +102,54 @@ class BatchNormalization(_Operator):
     def _run(
         self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array, **_: Any
     ) -> Any:
-        along = [1, -1] + [1] * (x.ndim - 2)
         factor = scale / np.sqrt(variance + self.given("epsilon", 1e-5))
-        y = (x - mean.reshape(along)) * factor.reshape(along) + bias.reshape(along)
+        shift = bias - mean * factor
+        if self.given("spatial", 1):
+            along = [1, -1, *[1] * (x.ndim - 2)] if x.ndim > 1 else [-1]
+            factor, shift = factor.reshape(along), shift.reshape(along)
+        return ((x * factor + shift).astype(x.dtype),)
+
+
+class GroupNormalization(_Operator):
+    """The one of onnx rounds to float32."""
+
+    def _run(self, x: Array, scale: Array, bias: Array, **_: Any) -> tuple[Array]:
+        grouped = x.reshape(x.shape[0], self.given("num_groups", 0), -1)
+        mean, variance = (f(grouped, axis=2, keepdims=True) for f in (np.mean, np.var))
+        normal = (grouped - mean) / np.sqrt(variance + self.given("epsilon", 1e-5))
+        if self.opset < 21:
+            y = (normal * scale[:, None] + bias[:, None]).reshape(x.shape)
+        else:
+            along = [-1] + [1] * (x.ndim - 2)
+            y = normal.reshape(x.shape) * scale.reshape(along) + bias.reshape(along)
         return (y.astype(x.dtype),)
+
+
+class MeanVarianceNormalization(_Operator):
+    """The one of onnx has a constant of type float32."""
+
+    def _run(self, x: Array, axes: Sequence[int]) -> tuple[Array]:
+        over = tuple(self.given("axes", [0, 2, 3]))
+        mean, deviation = (f(x, axis=over, keepdims=True) for f in (np.mean, np.std))
+        return (((x - mean) / (deviation + 1e-9)).astype(x.dtype),)
+
+
+class LpNormalization(_Operator):
+    """The one of onnx adds without absolute values."""
+
+    def _run(self, x: Array, **_: Any) -> tuple[Array]:
+        order, axis = self.given("p", 2), self.given("axis", -1)
+        length = np.linalg.norm(x, order, axis, keepdims=True)
+        return ((x / np.where(length == 0, 1, length)).astype(x.dtype),)
+
+
+class GlobalLpPool(_Operator):
+    """Onnx has none."""
+
+    def _run(self, x: Array, **_: Any) -> tuple[Array]:
+        order = self.given("p", 2)
+        total = (np.abs(x) ** order).sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+        return ((total ** (1 / order)).astype(x.dtype),)
 
 
 class GlobalMaxPool(_Operator):
@@ -176,63 +209,6 @@ def _along(i: int, ndim: int, places: Array) -> list[int]:
     return shape
 
 
-class Pad(_Operator):
-    """The one of onnx cannot crop."""
-
-    def _run(self, x: Array, *inputs: Array | None, **_: Any) -> tuple[Array]:
-        pads, value = self.given("pads", None), self.given("value", 0.0)
-        axes = list(range(x.ndim))
-        if self.opset >= 11:
-            pads, given, among = (*inputs, None, None)[:3]
-            value = 0.0 if given is None else given
-            axes = axes if among is None else [int(a) for a in among]
-        before, after = np.asarray(pads).reshape(2, -1)
-        width = [(0, 0)] * x.ndim
-        for axis, *both in zip(axes, before, after, strict=True):
-            width[axis] = (int(both[0]), int(both[1]))
-        crop = tuple(slice(max(0, -a), x.shape[i] - max(0, -b)) for i, (a, b) in enumerate(width))
-        grown = [(max(0, a), max(0, b)) for a, b in width]
-        return (np.pad(x[crop], grown, constant_values=x.dtype.type(value)),)
-
-
-class ConvTranspose(_Operator):
-    """The one of onnx mixes groups."""
-
-    def _run(self, x: Array, weight: Array, bias: Array | None = None, **_: Any) -> tuple[Array]:
-        rank, group = weight.ndim - 2, self.given("group", 1)
-        strides, dilations = (self.given(n, [1] * rank) for n in ("strides", "dilations"))
-        pads = self.given("pads", [0] * (2 * rank))
-        extra = self.given("output_padding", [0] * rank)
-        kernel = weight.shape[2:]
-        spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-        full = [(n - 1) * s + w for n, s, w in zip(x.shape[2:], strides, spans, strict=True)]
-        ends = [n + e for n, e in zip(full, extra, strict=True)]
-        if shape := self.given("output_shape", None):
-            total = [n - wanted for n, wanted in zip(ends, shape, strict=True)]
-            pads = [t - t // 2 for t in total] + [t // 2 for t in total]
-        size = [max(full[i], ends[i] - pads[rank + i]) for i in range(rank)]
-        parts = zip(np.split(x, group, axis=1), np.split(weight, group), strict=True)
-        y = np.concatenate([_scatter(a, w, strides, dilations, size) for a, w in parts], axis=1)
-        for i in range(rank):
-            y = y.take(np.arange(pads[i], ends[i] - pads[rank + i]), axis=2 + i)
-        return ((y if bias is None else y + bias.reshape([1, -1] + [1] * rank)).astype(x.dtype),)
-
-
-def _scatter(
-    x: Array, weight: Array, strides: list[int], dilations: list[int], size: list[int]
-) -> Array:
-    """Return the sum of a copy of the kernel per element of x, ``(N, M, *size)``."""
-    y = np.zeros((x.shape[0], weight.shape[1], *size))
-    for offset in np.ndindex(*weight.shape[2:]):
-        place = tuple(
-            slice(k * d, k * d + (n - 1) * s + 1, s)
-            for k, d, s, n in zip(offset, dilations, strides, x.shape[2:], strict=True)
-        )
-        tap = weight[(slice(None), slice(None), *offset)]
-        y[(slice(None),) * 2 + place] += np.moveaxis(np.tensordot(x, tap, axes=(1, 0)), -1, 1)
-    return y
-
-
 class Conv(_Operator):
     """The one of onnx mixes groups."""
 
@@ -280,19 +256,22 @@ def _last(kernel: Sequence[int]) -> tuple[int, ...]:
 
 
 CORRECTED: list[type[OpRun]] = [
+    *LAYOUT,
     AveragePool,
     BatchNormalization,
     Conv,
-    ConvTranspose,
     Erf,
     Gelu,
+    GlobalLpPool,
     GlobalMaxPool,
+    GroupNormalization,
     Hardmax,
     LRN,
     LogSoftmax,
+    LpNormalization,
     MaxPool,
     Mean,
-    Pad,
+    MeanVarianceNormalization,
     Softmax,
 ]
 

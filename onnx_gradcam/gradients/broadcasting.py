@@ -37,19 +37,24 @@ def _undecided(operand: Dim, result: Dim) -> bool:
 
 
 def _unbroadcast_at_run_time(ctx: Context, gradient: str, operand: str, extra: int) -> str:
-    """Sum over the axes whose size turns out to be one; needs axes as an input (opset 13).
+    """Sum over the axes whose size turns out to be one.
 
-    Raises:
-        FormulaError: the opset is older.
+    Before opset 13, where the axes of a sum are no input: an axis of size b that came from one of
+    size a is split in ``(b / a, a)``, and summed over the first.
     """
     emit = ctx.emit
-    if emit.opset < 13:
-        raise FormulaError(f"whether {operand!r} is broadcast is only known at run time")
     shape = emit.node("Shape", [operand])
     aligned = shape if not extra else emit.concat([emit.ints([1] * extra), shape], 0)
-    axes = _axes_of_size_one(ctx, aligned)
-    total = emit.node("ReduceSum", [gradient, axes], keepdims=1, noop_with_empty_axes=1)
-    return emit.reshape(total, shape)
+    if emit.opset >= 13:
+        axes = _axes_of_size_one(ctx, aligned)
+        total = emit.node("ReduceSum", [gradient, axes], keepdims=1, noop_with_empty_axes=1)
+        return emit.reshape(total, shape)
+    rank = extra + len(ctx.shape(operand))
+    copies = emit.node("Div", [emit.node("Shape", [gradient]), aligned])
+    pairs = emit.concat([emit.unsqueeze(sizes, [1]) for sizes in (copies, aligned)], 1)
+    split = emit.reshape(gradient, emit.reshape(pairs, [-1]))
+    total = emit.reduce_sum(split, range(0, 2 * rank, 2), keepdims=False)
+    return emit.squeeze(total, range(extra)) if extra else total
 
 
 @lowering("BroadcastGradientArgs")

@@ -1,11 +1,14 @@
-"""Gradient of ConvTranspose with respect to its input: a Conv of dy with the same weights.
+"""Gradients of ConvTranspose and Col2Im with respect to their input: convolutions of dy.
 
-Source: ONNX operator specification ConvTranspose-11.
+Sources: ONNX operator specifications ConvTranspose-11, Col2Im-18.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import size_of
@@ -48,24 +51,24 @@ def conv_transpose_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
         weight: ``(C, M / group, *kernel)``, just as a Conv from M to C channels takes it.
 
     Raises:
-        FormulaError: output_shape is given, and a size that it depends on is not known at export.
+        FormulaError: output_shape is given, and a size that it depends on is not known at export;
+            or more is appended than onnxruntime takes.
     """
     kernel = ctx.static_sizes(weight, 2)
     rank = len(kernel)
     strides = ctx.attribute("strides", [1] * rank)
     dilations = ctx.attribute("dilations", [1] * rank)
     axes = _axes(ctx, x, kernel, strides, dilations)
-    # the windows of a Conv end where those of x do, if zeros or a cut make up for `behind`
+    # the last window of the Conv ends where that of x does, or less than a stride before dy ends
     ends = [max(0, axis.behind) for axis in axes]
-    surplus = [max(0, -axis.behind) for axis in axes]
-    crop = [-n if n >= s else 0 for n, s in zip(surplus, strides, strict=True)]
-    dilated = any(d > 1 for d in dilations)
+    if any(s + axis.behind <= 0 for s, axis in zip(strides, axes, strict=True)):
+        raise FormulaError("an output_padding of a stride or more is not covered")
     return ctx.emit.conv(
-        ctx.emit.pad(dy, [0] * (2 + rank) + [0, 0, *crop]),
+        dy,
         weight,
         kernel_shape=kernel,
         strides=list(strides),
-        dilations=list(dilations) if dilated else None,
+        dilations=list(dilations) if any(d > 1 for d in dilations) else None,
         pads=[axis.begin for axis in axes] + ends,
         group=int(ctx.attribute("group", 1)),
     )
@@ -96,3 +99,25 @@ def _axes(
         begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
         result.append(_Axis(begin, total - begin - extra[i]))
     return result
+
+
+@gradient("Col2Im")
+def _col2im(ctx: Context) -> Gradients:
+    """Take the blocks out of dy again: a convolution whose k-th kernel picks element k."""
+    emit, (x, image_shape) = ctx.emit, ctx.inputs[:2]
+    block = [int(n) for n in ctx.constant(2, "block shape").reshape(-1)]
+    count = math.prod(block)
+    known = emit.value(image_shape)
+    if known is None:
+        image = emit.concat([emit.ints([-1, 1]), image_shape], 0)
+    else:
+        image = emit.ints([-1, 1, *known.reshape(-1).tolist()])
+    picks = emit.filled(np.eye(count).reshape(count, 1, *block), x)
+    names = ("dilations", "pads", "strides")
+    blocks = emit.conv(
+        emit.reshape(ctx.dy, image),
+        picks,
+        kernel_shape=block,
+        **{n: ctx.attribute(n) for n in names},
+    )
+    return [emit.reshape_like(blocks, x)]

@@ -86,7 +86,9 @@ def _scaled(scales: Sequence[float]) -> list[Axis]:
 
 
 def _axes(ctx: Context, x: str, y: str, first: int, sizes: str | None) -> list[Axis]:
-    """Return the axes that are resized: those whose size may change, or of which a part is taken.
+    """Return the axes that are resized: those whose size may change.
+
+    Where it does not, onnxruntime copies, even in ``tf_crop_and_resize``.
 
     Args:
         ctx: the node's context.
@@ -107,16 +109,15 @@ def _axes(ctx: Context, x: str, y: str, first: int, sizes: str | None) -> list[A
     scales = ctx.constant(first + 1, "scales") if ctx.has_input(first + 1) else np.zeros(0)
     if scales.size:
         pairs = zip(numbers, scales.reshape(-1).tolist(), strict=True)
-        axes = [Axis(n, scale, None, regions.get(n, (0.0, 1.0))) for n, scale in pairs]
-        return [axis for axis in axes if axis.scale != 1 or axis.region != (0.0, 1.0)]
+        return [Axis(n, s, None, regions.get(n, (0.0, 1.0))) for n, s in pairs if s != 1]
     if ctx.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise FormulaError("a kept aspect ratio is not covered")
     axes = []
     for i, n in enumerate(numbers):
         before, after = ctx.shape(x)[n], (ctx.emit.shape(y) or [None] * rank)[n]
-        region = regions.get(n, (0.0, 1.0))
-        if after is None or before != after or region != (0.0, 1.0):
-            axes.append(Axis(n, None, _target(ctx, y, n, sizes, i), region))
+        if after is None or before != after:
+            target = _target(ctx, y, n, sizes, i)
+            axes.append(Axis(n, None, target, regions.get(n, (0.0, 1.0))))
     return axes
 
 

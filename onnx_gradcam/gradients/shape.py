@@ -7,7 +7,7 @@ Tile, SpaceToDepth, DepthToSpace, Trilu, CumSum and ReverseSequence, in all form
 from __future__ import annotations
 
 from onnx_gradcam.gradients.broadcasting import unbroadcast
-from onnx_gradcam.gradients.registry import Context, Gradients, gradient
+from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import Size, element, reshape, size_of, sizes_of
 
 
@@ -83,8 +83,16 @@ def _depth_to_space(ctx: Context) -> Gradients:
 @gradient("Trilu")
 def _trilu(ctx: Context) -> Gradients:
     """dx = Trilu(dy): the same elements are left out."""
-    inputs = [ctx.dy, *ctx.inputs[1:]]
-    return [ctx.emit.node("Trilu", inputs, upper=ctx.attribute("upper", 1))]
+    return [_triangle(ctx, ctx.dy)]
+
+
+@lowering("Trilu")
+def _lower_trilu(ctx: Context) -> list[str]:
+    return [_triangle(ctx, ctx.inputs[0])]
+
+
+def _triangle(ctx: Context, x: str) -> str:
+    return ctx.emit.node("Trilu", [x, *ctx.inputs[1:]], upper=ctx.attribute("upper", 1))
 
 
 @gradient("CumSum")

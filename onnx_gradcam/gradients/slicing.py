@@ -155,7 +155,7 @@ def unslice(ctx: Context, dy: str, x: str, cuts: Sequence[Cut]) -> str:
     """
     emit, rank = ctx.emit, len(ctx.shape(x))
     cuts = [c for c in cuts if not c.takes_all]
-    if emit.opset < 11 and any(not isinstance(size_of(emit, x, c.axis), int) for c in cuts):
+    if emit.opset < 10 and any(not isinstance(size_of(emit, x, c.axis), int) for c in cuts):
         return _unslice_by_concat(ctx, dy, x, cuts)
     begins: list[Size] = [0] * rank
     tails: list[Size] = [0] * rank
@@ -231,7 +231,7 @@ def _unslice_by_concat(ctx: Context, dy: str, x: str, cuts: Sequence[Cut]) -> st
     emit = ctx.emit
     for i, c in reversed(list(enumerate(cuts))):
         if not isinstance(c.start, int) or not isinstance(c.end, int) or c.step != 1:
-            raise FormulaError("a computed bound, or a step, of unknown size needs opset 11")
+            raise FormulaError("a computed bound, or a step, of unknown size needs opset 10")
         source = x
         for outer in cuts[:i]:  # those axes are put back later
             source = cut(emit, source, [outer.start], [outer.end], [outer.axis])

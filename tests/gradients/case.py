@@ -56,7 +56,7 @@ class Case:
         body: its nodes, ONNX text.
         shape: shape of A.
         opsets: the first and last opset in which the text is valid.
-        constants: floats are scalars of type T, lists int64 vectors.
+        constants: floats are scalars of type T, lists int64 vectors, float32 arrays stay float32.
         inputs: tensors that by-pass A: shapes of random values; a first size of 0 is the batch.
         symbolic: axes of A whose size is a symbol in the model that is exported.
         images: whether the rows of axis 0 are independent of each other.
@@ -142,7 +142,8 @@ class Case:
                 values[name] = np.asarray(value, np.int64)
             else:
                 array = np.asarray(value)
-                values[name] = array.astype(dtype) if array.dtype.kind == "f" else array
+                fixed = array.dtype.kind != "f" or array.dtype == np.float32
+                values[name] = array if fixed else array.astype(dtype)
         return values
 
     def feeds(self, dtype: Any) -> dict[str, Array]:

@@ -96,6 +96,17 @@ _CONV = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
 _POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
 _SHAPES = {"inputs": ("Shape(A)", "Shape(w)"), "outputs": ("A_grad", ""), "finish": sum_over}
 
+_LOWER = Case("Trilu: lower", "y = Trilu<upper=0>(A, k)", (2, 3, 3), (14, 26), {"k": np.array(-1)})
+
+
+def _points(batch: int) -> Case:
+    """Return a GatherND that picks the same twice."""
+    index = np.array([[[1], [1]], [[0], [2]]]) if batch else np.array([[0, 1], [1, 2], [0, 1]])
+    body = f"y = GatherND<batch_dims={batch}>(A, i)" if batch else "y = GatherND(A, i)"
+    opsets = (12 if batch else 11, 26)
+    return Case(f"GatherNDGrad: {batch}", body, (2, 3, 4), opsets, {"i": index}, images=False)
+
+
 LOWERINGS = [
     Lowering("ReluGrad", ["seed", "A"], BY_NAME["Relu"]),
     Lowering("ReluGrad", ["seed", "y"], BY_NAME["Relu"]),
@@ -181,6 +192,45 @@ LOWERINGS = [
         Case("GatherGrad", "y = Gather<axis=1>(A, k)", (2, 3, 4), constants={"k": [2, 0, 2]}),
         {"axis": 1},
     ),
+    Lowering(
+        "GatherElementsGrad",
+        ["seed", "Shape(A)", "i"],
+        Case(
+            "GatherElementsGrad",
+            "y = GatherElements<axis=-1>(A, i)",
+            (2, 3),
+            (11, 26),
+            {"i": np.array([[0, 2, 0], [1, 1, 2]])},
+            images=False,
+        ),
+        {"axis": -1},
+    ),
+    Lowering("GatherNDGrad", ["Shape(A)", "i", "seed"], _points(0)),
+    Lowering(
+        "GatherNDGrad",
+        ["Shape(A)", "i", "seed"],
+        _points(1),
+        {"batch_dims": 1},
+    ),
+    Lowering(
+        "ConvTransposeGrad",
+        ["seed", "A", "w"],
+        BY_NAME["ConvTranspose padded unevenly"],
+        {"strides": [2, 2], "pads": [1, 0, 0, 1]},
+    ),
+    Lowering(
+        "ResizeGrad",
+        ["seed", "A", "", "k"],
+        BY_NAME["Resize linear, align_corners"],
+        {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    ),
+    Lowering(
+        "ResizeGrad",
+        ["seed", "A", "", ""],
+        BY_NAME["Resize linear, to sizes"],
+        {"mode": "linear"},
+    ),
+    Lowering("Trilu", ["seed", "k"], _LOWER, {"upper": 0}),
     Lowering(
         "SliceGrad",
         ["seed", "A", "start", "end", "axes", "steps"],

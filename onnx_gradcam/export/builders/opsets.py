@@ -76,11 +76,12 @@ def to_builder_opset(model: ModelProto, known: Collection[str]) -> ModelProto:
 
 
 def _since(op_type: str, opset: int) -> int | None:
-    """Return the version of an operator in an opset, None when it has none."""
+    """Return the version of an operator in an opset, None when it has none (any more)."""
     try:
-        return defs.get_schema(op_type, opset, "").since_version
+        schema = defs.get_schema(op_type, opset, "")
     except defs.SchemaError:
         return None
+    return None if schema.deprecated else schema.since_version
 
 
 def _is_same(op_type: str, source: int, goal: int) -> bool:

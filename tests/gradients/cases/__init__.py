@@ -7,26 +7,38 @@ from tests.gradients.cases import (
     activations,
     arithmetic,
     conv,
+    einsum,
     elementwise,
     indexing,
+    layout,
     linear,
     normalization,
     pooling,
     reduction,
+    resize,
+    scatter,
     shape,
+    transposed,
+    unknown,
 )
 
 FAMILIES: dict[str, list[Case]] = {
     "activations": activations.CASES,
     "arithmetic": arithmetic.CASES,
     "conv": conv.CASES,
+    "einsum": einsum.CASES,
     "elementwise": elementwise.CASES,
     "indexing": indexing.CASES,
+    "layout": layout.CASES,
     "linear": linear.CASES,
     "normalization": normalization.CASES,
     "pooling": pooling.CASES,
     "reduction": reduction.CASES,
+    "resize": resize.CASES,
+    "scatter": scatter.CASES,
     "shape": shape.CASES,
+    "transposed": transposed.CASES,
+    "unknown": unknown.CASES,
 }
 
 CASES = [case for cases in FAMILIES.values() for case in cases]

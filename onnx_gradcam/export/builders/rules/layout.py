@@ -189,11 +189,27 @@ def resize(at: Site) -> bool:
     return True
 
 
+def scatter(at: Site) -> bool:
+    """Leave a scatter as it is, if it replaces.
+
+    Raises:
+        GradientGraphError: it adds, or combines otherwise; the builder would take it to replace.
+    """
+    if at.attribute("reduction", "none") != "none":
+        raise GradientGraphError(
+            f"onnxruntime-training has no gradient for {describe(at.node, at.opset)} with"
+            f" reduction={at.attribute('reduction')}"
+        )
+    return False
+
+
 RULES: dict[str, Rule] = {
     "DepthToSpace": depth_to_space,
     "Dropout": dropout,
     "Pad": pad,
     "Resize": resize,
+    "ScatterElements": scatter,
+    "ScatterND": scatter,
     "SpaceToDepth": space_to_depth,
     "Split": split,
     "Where": where,
