@@ -96,7 +96,7 @@ def test_one_size_after_another(tmp_path: Path) -> None:
 def test_what_only_the_class_token_leaves_is_refused(layer: str) -> None:
     graph = Graph(CLASS_TOKEN.model())
     with pytest.raises(
-        UnsupportedModelError, match=r"only its class token does\).*nearest layer that works is 'a'"
+        UnsupportedModelError, match=r"only its class token does\).*nearest layer that works is 'bn1'"
     ):
         choose_layer(graph, "image", find_score(graph), layer)
 
