@@ -69,6 +69,9 @@ def _rms_normalization(attributes: Attributes, inputs: Sequence[Any], _opset: in
 
 OPERATORS: dict[str, Operator] = {
     "BatchNormalization": _batch_normalization,
+    "Einsum": lambda attributes, inputs, _opset: torch.einsum(
+        attributes["equation"].decode(), *inputs
+    ),
     "GroupNormalization": _group_normalization,
     "RMSNormalization": _rms_normalization,
     "ReduceL1": reduction(

@@ -124,6 +124,21 @@ REFUSALS = [
         ),
         "padding mode 'edge' is not covered",
     ),
+    (
+        Case("Einsum of a diagonal", 'y = Einsum<equation="bii->bi">(A)', (2, 3, 3), (12, 26)),
+        "Einsum-21 .node 'y'.: a diagonal, as in 'bii->bi', is not covered",
+    ),
+    (
+        Case(
+            "Einsum of an ellipsis of unknown sizes",
+            'y = Einsum<equation="...i,...i->...i">(A, w)',
+            (2, 3, 4),
+            (12, 26),
+            inputs={"w": (0, 3, 4)},
+            symbolic=(0, 1),
+        ),
+        "what its ellipsis stretches is only known at run time",
+    ),
     # what has to be constant
     (
         Case("Gather of a matrix", "y = Gather(A, k)", (3, 4), (7, 15), {"k": np.array([[0, 1]])}),
