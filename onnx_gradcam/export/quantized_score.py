@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import NodeProto
 
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.gradients.clipping import RANGES, scalar_grid
-from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.emitter import Array, Emitter
 
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
@@ -64,3 +65,39 @@ def emit_ranking(emit: Emitter, ranking: Ranking) -> str:
         return ranking.tensor
     inputs = [ranking.tensor, *ranking.quantize.input[1:]]
     return emit.node("DequantizeLinear", inputs, dtype=emit.dtype(ranking.quantize.input[1]))
+
+
+def quantized_rows(graph: Graph, tensor: str, scores: Array) -> tuple[Array, float]:
+    """Return scores as their quantization clips them, and the size of its steps, 0 for none."""
+    readers = graph.readers_of(tensor)
+    if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
+        return scores, 0.0
+    grid = scalar_grid(graph.flow, readers[0])
+    if grid is None:
+        return scores, 0.0
+    low, high = RANGES[graph.flow.dtype(readers[0].output[0])]
+    scale, zero = grid
+    return np.clip(scores, (low - zero) * scale, (high - zero) * scale), scale
+
+
+def output_steps(graph: Graph) -> dict[str, float]:
+    """Return the size of a quantization step of the outputs that are dequantized numbers."""
+    found = {name: _step(graph, name) for name in graph.outputs}
+    return {name: step for name, step in found.items() if step is not None}
+
+
+_STEEPEST = {"LogSoftmax": 2.0, "Sigmoid": 0.25, "Softmax": 0.5}
+"""How much an output changes at most when all inputs change by up to one."""
+
+
+def _step(graph: Graph, name: str) -> float | None:
+    factor = 1.0
+    while (node := graph.producer_of(name)) is not None and node.domain in {"", "ai.onnx"}:
+        if node.op_type == "DequantizeLinear":
+            grid = scalar_grid(graph.flow, node)
+            return None if grid is None else factor * grid[0]
+        factor *= _STEEPEST.get(node.op_type, 1.0)
+        if node.op_type not in {*_MOVES, *_STEEPEST}:
+            return None
+        name = node.input[0]
+    return None

@@ -50,7 +50,9 @@ class Surrogate:
 
     def feeds(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the nodes read beside A, from the values of the model at a point."""
-        offsets = {name: offset(values).astype(np.float32) for name, offset in self._offsets.items()}
+        offsets = {
+            name: offset(values).astype(np.float32) for name, offset in self._offsets.items()
+        }
         return offsets | {name: values[name] for name in self._fixed}
 
 

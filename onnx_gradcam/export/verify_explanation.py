@@ -6,6 +6,7 @@ In: the running exported file. Out: one `Check` each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ from onnx_gradcam.export.central_differences import (
 from onnx_gradcam.export.compare_outputs import compare_outputs
 from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.probe_inputs import has_open_batch
+from onnx_gradcam.export.quantized_score import quantized_rows
 from onnx_gradcam.export.score_function import ScoreFunction, with_outputs
 from onnx_gradcam.export.sessions import open_session
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.verification_report import Check
-from onnx_gradcam.export.verify_subject import Array, Feeds, Subject, input_names, run
+from onnx_gradcam.export.verify_subject import Array, Feeds, Subject, input_names, run, session_of
 
 MIXING_TOLERANCE = 1e-2
 """Accepted difference between an image's gradient in a batch and alone, relative to its norm."""
@@ -38,6 +40,9 @@ CAST_TOLERANCE = 2e-3
 Four times the rounding of float16: onnxruntime on the CPU computes in float32 and may leave out
 the rounding before a cast.
 """
+
+RANK_STEPS = 3.0
+"""Quantization steps by which scores that share a rank may differ from one run to another."""
 
 MEASURED_ENOUGH = 0.5
 """Share of directional derivatives that must stand out from rounding, or other inputs are tried."""
@@ -71,10 +76,18 @@ def check_explanation(
     values = run(probe, feeds)
     function.measure(values)
     yield _activations(function, values, unoptimised)
-    yield _classes(subject, session, function.rows(values[meta.score_tensor]))
-    yield _gradient(subject, session, probe, function)
+    rows = function.rows(values[meta.score_tensor])
+    yield _classes(subject, session, *quantized_rows(function.graph, meta.score_tensor, rows))
+    if meta.straight_through:  # a rounding that falls otherwise when optimised bends the gradient
+        with_roundings = session_of(subject.exported, optimise=False)
+        yield _straight_through(subject, _gradient(subject, with_roundings, probe, function))
+        del with_roundings
+    else:
+        yield _gradient(subject, session, probe, function)
     del probe
-    yield _images_apart(subject, session)
+    apart = _images_apart(subject, session)
+    shared = any(node.op_type == "DynamicQuantizeLinear" for node in function.graph.nodes)
+    yield _shared_range(apart) if shared and not apart.passed else apart
 
 
 def _activations(
@@ -94,11 +107,26 @@ def _activations(
     return Check("activations", difference.identical or rounded, detail, difference.relative)
 
 
-def _classes(subject: Subject, session: Any, scores: Array) -> Check:
+def _straight_through(subject: Subject, check: Check) -> Check:
+    """Say what was measured: the model itself has no derivative where it rounds."""
+    operators = ", ".join(subject.metadata.straight_through)
+    detail = f"{check.detail}; straight-through for {operators}, without optimisations"
+    return replace(check, detail=detail)
+
+
+def _shared_range(check: Check) -> Check:
+    detail = (
+        f"{check.detail}, as the model's own results: DynamicQuantizeLinear takes one range for"
+        " the whole batch; explain images one by one where that matters"
+    )
+    return replace(check, passed=True, warning=True, detail=detail)
+
+
+def _classes(subject: Subject, session: Any, scores: Array, step: float) -> Check:
     """Check what ``cam_class`` means; near-equal scores may change places through rounding."""
     images, count = scores.shape
     ranked = np.sort(scores, axis=1)[:, ::-1]
-    slack = 1e-3 * np.abs(scores).max(axis=1)
+    slack = np.maximum(1e-3 * np.abs(scores).max(axis=1), RANK_STEPS * step)
     feeds = subject.inputs()
     problems = []
 

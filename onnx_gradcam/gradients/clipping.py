@@ -108,8 +108,8 @@ def bounds(flow: Flow, node: NodeProto) -> Bounds:
     kinks = _folded_kinks(flow, node)
     steps = None if kinks is None else _on_grid(flow, node, kinks)
     if steps is not None:
-        test_low, low = test_low or steps[0] > low, max(low, steps[0])
-        test_high, high = test_high or steps[1] < high, min(high, steps[1])
+        test_low, low = test_low or steps[0] >= low, max(low, steps[0])
+        test_high, high = test_high or steps[1] <= high, min(high, steps[1])
     return Bounds(low if test_low else None, high if test_high else None, True)
 
 
