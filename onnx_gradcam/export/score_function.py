@@ -28,6 +28,12 @@ from onnx_gradcam.export.surrogate import surrogate
 Array = np.ndarray[Any, Any]
 
 _SINGLES = (*HALVES, TensorProto.FLOAT)
+_FINE = frozenset(
+    {
+        *(TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BOOL),
+        *(TensorProto.INT32, TensorProto.INT64),
+    }
+)
 _SAME = 1e-3  # of the largest score: what two implementations may differ by
 _MIN_IR = 4  # from here on initializers need not be graph inputs
 _ZEROS = "score_function/zeros"
@@ -83,6 +89,8 @@ class ScoreFunction:
         self._smooth = surrogate(graph, nodes, target)
         self._nodes = self._smooth.nodes
         self._initializers += [*zeros, *self._smooth.initializers]
+        self.rough = _is_rough(graph, nodes)
+        """Whether it computes in half precision or quantized: one ulp or step moves the scores."""
         self._session: Any = None
         self._feeds: dict[str, Array] = {}
 
@@ -224,6 +232,11 @@ def _cut(
     initializers = [graph.initializers[n] for n in dict.fromkeys(read) if n in graph.initializers]
     known = made | set(graph.initializers) | {target}
     return nodes, initializers, [name for name in dict.fromkeys(read) if name not in known]
+
+
+def _is_rough(graph: Graph, nodes: list[onnx.NodeProto]) -> bool:
+    types = [graph.type_of(name) for node in nodes for name in (*node.input, *node.output)]
+    return any(known is not None and known.dtype not in _FINE for known in types)
 
 
 def _without_bias(
