@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from tools.zoo_export import EXPORTERS  # noqa: E402
-from tools.zoo_models import Architecture, architectures  # noqa: E402
+from tools.zoo_export import EXPORTERS, load_exporters  # noqa: E402
+from tools.zoo_models import Architecture, architectures, load_libraries  # noqa: E402
 from tools.zoo_report import failures, report, summary  # noqa: E402
 from tools.zoo_slice import write_slice  # noqa: E402
 from tools.zoo_worker import Plan, read_results, run_in_process  # noqa: E402
@@ -103,6 +103,9 @@ def main() -> int:
     )
     chosen = _chosen(arguments)
     keys = [f"{exporter}/{layer}" for exporter in plan.exporters for layer in ("auto", "first")]
+    if not arguments.no_run:
+        load_libraries(chosen)
+        load_exporters(plan.exporters)
     for index, architecture in enumerate([] if arguments.no_run else chosen):
         before = read_results(plan.folder, architecture)
         if plan.measure and not any(plan.wanted(before.get(key)) for key in keys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -38,6 +40,14 @@ def export_network(model: nn.Module, images: torch.Tensor, path: Path, exporter:
         else:
             return
     raise RuntimeError(problems[-1])
+
+
+def load_exporters(exporters: Iterable[str]) -> None:
+    """Have the exporters import all that they need, before processes are forked."""
+    with tempfile.TemporaryDirectory() as folder:
+        for exporter in exporters:
+            path = Path(folder) / f"{exporter}.onnx"
+            export_network(nn.Conv2d(3, 1, 1).eval(), torch.zeros(2, 3, 4, 4), path, exporter)
 
 
 def _unfuse(model: nn.Module) -> bool:

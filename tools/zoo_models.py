@@ -5,7 +5,7 @@ Needs torch, timm, torchvision and transformers (see the head of `zoo`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
@@ -110,6 +110,12 @@ def _from_transformers(name: str, options: dict[str, Any]) -> nn.Module:
     config = getattr(transformers, f"{family}Config")(num_labels=NUM_CLASSES, **options)
     kind = getattr(transformers, f"{family}ForImageClassification{suffix and 'WithTeacher'}")
     return _Logits(kind(config))
+
+
+def load_libraries(chosen: Iterable[Architecture]) -> None:
+    """Import the libraries of these networks, before processes are forked: it takes seconds."""
+    for library in {architecture.library for architecture in chosen}:
+        import_with_torchvision(library)
 
 
 _LIBRARIES = {

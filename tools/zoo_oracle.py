@@ -100,11 +100,22 @@ def _match(value: Array, activations: Array) -> tuple[_Map, float] | None:
     if value.size < activations.size or channels not in value.shape:
         return None
     scale = float(np.abs(activations).max()) or 1.0
+    if not _may_hold(value, activations, MATCH * scale):
+        return None
     for mapped in (*_views(value.shape, activations.shape), *_by_rows(value, activations)):
         error = float(np.abs(mapped(value) - activations).max()) / scale
         if error <= MATCH:
             return mapped, error
     return None
+
+
+def _may_hold(value: Array, activations: Array, tolerance: float) -> bool:
+    """Return False where extreme values or the mean already show that a tensor is not A."""
+    beyond = [value.max() - activations.max(), activations.min() - value.min()]
+    if value.size > activations.size:
+        return bool(min(beyond) >= -tolerance)
+    differences = [*beyond, value.mean() - activations.mean()]
+    return bool(np.abs(differences).max() <= tolerance)
 
 
 def _views(shape: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[_Map]:
