@@ -192,9 +192,7 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
             function.set_point(values, activations)
         alone = function(0.0 * activations) + function.offset
         (cut,) = compare_outputs({"scores": scores}, {"scores": alone})
-        if cut.note or cut.relative > (
-            ROUGH_CUT_TOLERANCE if function.rough else CUT_TOLERANCE
-        ):
+        if cut.note or cut.relative > (ROUGH_CUT_TOLERANCE if function.rough else CUT_TOLERANCE):
             return Check(name, False, f"not a function of the layer and the input alone: {cut}")
         wrong = [g for g in gradients if g.shape != activations.shape]
         if wrong:
