@@ -101,12 +101,15 @@ class ImageInput:
         """Return a batch in the model's own layout and dtype.
 
         Accepted are the model's own layout and ``(N, C, *spatial)``, with or without the batch
-        axis; any float dtype where the model takes floats, else exactly the model's dtype.
+        axis; any float dtype where the model takes floats, else the model's dtype or whole
+        numbers that it holds.
 
         Raises:
             UsageError: wrong shape or dtype, or values that are NaN or infinite.
         """
         array = np.asarray(x)
+        if array.dtype.name == "bfloat16":  # of the package ml_dtypes
+            array = array.astype(np.float32)
         self._check_dtype(array)
         batch = array[None] if array.ndim == len(self.shape) - 1 else array
         if not self._fits(batch.shape):
@@ -133,8 +136,9 @@ class ImageInput:
         return f"{self.name!r} ({', '.join(extents)}) {self.dtype}"
 
     def _check_dtype(self, array: NDArray[Any]) -> None:
-        same_kind = array.dtype.kind == "f" and self.dtype.kind == "f"
-        if array.dtype != self.dtype and not same_kind:
+        is_float = array.dtype.kind == "f"
+        fits = is_float if self.dtype.kind == "f" else is_float and _all_in(array, self.dtype)
+        if array.dtype != self.dtype and not fits:
             raise UsageError(
                 f"input of dtype {array.dtype} does not fit the model's {self.describe()}; scale"
                 f" and convert it as the model expects, or use explain_image"
@@ -146,6 +150,13 @@ class ImageInput:
             extent in {None, given} and given > 0
             for extent, given in zip(self.shape[1:], shape[1:], strict=True)
         )
+
+
+def _all_in(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether floats are whole numbers that an integer type holds."""
+    limits = np.iinfo(dtype)
+    whole = (array == np.round(array)) & (array >= limits.min) & (array <= limits.max)
+    return bool(whole.all())
 
 
 def _has_channels_last(shape: Shape, target_layout: str) -> bool:

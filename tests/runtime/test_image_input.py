@@ -50,12 +50,16 @@ def test_volumes_and_signals() -> None:
     assert signal.spatial(signal.fit(np.zeros((3, 100))).shape) == (100,)
 
 
-def test_integers_are_taken_as_they_are_only() -> None:
+def test_integers_are_taken_as_they_are_or_as_whole_floats_only() -> None:
     raw = image_input(["N", 8, 8, 3], kind="uint8")
-    assert raw.fit(np.zeros((8, 8, 3), np.uint8)).dtype == np.uint8
-    for other in (np.float32, np.int8, np.int64):
+    for same in (np.uint8, np.float32):
+        assert raw.fit(np.full((8, 8, 3), 7, same)).dtype == np.uint8
+    for other in (np.int8, np.int64, np.bool_):
         with pytest.raises(UsageError, match="uint8"):
             raw.fit(np.zeros((8, 8, 3), other))
+    for value in (0.5, -1.0, 256.0, np.nan):
+        with pytest.raises(UsageError, match="uint8"):
+            raw.fit(np.full((8, 8, 3), value))
 
 
 def test_the_own_layout_goes_before_the_other() -> None:
