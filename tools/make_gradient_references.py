@@ -93,6 +93,13 @@ def _max_pool(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> tor
     return windows.flatten(-rank).max(dim=-1).values
 
 
+def _lp_pool(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
+    windows = _unfolded(inputs[0], attributes, 0.0)
+    order = attributes.get("p", 2)
+    powers = windows.flatten(-len(attributes["kernel_shape"])).abs() ** order
+    return powers.sum(dim=-1) ** (1 / order)
+
+
 def _average_pool(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
     x = inputs[0]
     rank = len(attributes["kernel_shape"])
@@ -154,6 +161,7 @@ OPERATORS: dict[str, Operator] = {
     "Clip": _clip,
     "Conv": _conv,
     "LogSoftmax": _log_softmax,
+    "LpPool": _lp_pool,
     "MaxPool": _max_pool,
     "Mod": lambda attributes, inputs, _opset: (
         torch.fmod if attributes.get("fmod", 0) else torch.remainder

@@ -251,6 +251,16 @@ class AveragePool(_Operator):
         return ((total / counted.sum(axis=_last(kernel))).astype(x.dtype),)
 
 
+class LpPool(_Operator):
+    """See MaxPool; it adds without absolute values, too."""
+
+    def _run(self, x: Array, **_: Any) -> tuple[Array]:
+        kernel, order = self.given("kernel_shape", None), self.given("p", 2)
+        values, _mask = _windows(self, x, kernel)
+        total = (np.abs(values) ** order).sum(axis=_last(kernel))
+        return ((total ** (1 / order)).astype(x.dtype),)
+
+
 def _last(kernel: Sequence[int]) -> tuple[int, ...]:
     return tuple(range(-len(kernel), 0))
 
@@ -269,6 +279,7 @@ CORRECTED: list[type[OpRun]] = [
     LRN,
     LogSoftmax,
     LpNormalization,
+    LpPool,
     MaxPool,
     Mean,
     MeanVarianceNormalization,

@@ -1,6 +1,7 @@
 """Gradients of average poolings and of those of the whole map; `max_pooling` has the others.
 
-Sources: ONNX operator specifications AveragePool-19, GlobalAveragePool-1, GlobalMaxPool-1.
+Sources: ONNX operator specifications AveragePool-19, GlobalAveragePool-1, GlobalMaxPool-1,
+LpPool-18.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Array
 from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
-from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
-from onnx_gradcam.gradients.sizes import Size, cut, pad, size_of, smaller, vector
+from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
+from onnx_gradcam.gradients.sizes import Size, cut, pad, sizes_of, smaller, vector
 from onnx_gradcam.gradients.slicing import zero_stuff
 from onnx_gradcam.gradients.windows import Axis, static, window_axes, window_sum
 
@@ -41,6 +43,28 @@ def _average_pool(ctx: Context) -> Gradients:
     return [average_pool_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.outputs[0])]
 
 
+@gradient("LpPool")
+def _lp_pool(ctx: Context) -> Gradients:
+    """y = sum(|x|^p)^(1/p) over a window, dx = sign(x) |x|^(p-1) times the sum of dy / y^(p-1).
+
+    Nothing from windows where y is 0.
+
+    Raises:
+        FormulaError: the windows have holes, which AveragePool cannot have in this opset.
+    """
+    emit, x, y, p = ctx.emit, ctx.inputs[0], ctx.outputs[0], ctx.attribute("p", 2)
+    axes = pooled_axes(ctx, x, y)
+    if emit.opset < 19 and any(axis.dilation > 1 for axis in axes):
+        raise FormulaError("with dilations it needs opset 19")
+    if p == 1:
+        return [absolute(emit, _summed_over_windows(ctx, ctx.dy, x, axes), x)]
+    share = divided_where_positive(emit, ctx.dy, y if p == 2 else emit.pow(y, p - 1.0))
+    total = _summed_over_windows(ctx, share, x, axes)
+    if p == 2:
+        return [emit.mul(x, total)]
+    return [absolute(emit, emit.mul(emit.pow(emit.unary("Abs", x), p - 1.0), total), x)]
+
+
 @lowering("AveragePoolGrad", domain="")
 def _lower_average_pool_grad(ctx: Context) -> list[str]:
     dy = ctx.inputs[0]
@@ -50,12 +74,19 @@ def _lower_average_pool_grad(ctx: Context) -> list[str]:
 def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy divided by the size of its window, summed over the windows of a position.
 
-    The sum over windows is an average pooling of stride one over dy with zeros put between its
-    elements, times the number of elements of a window. Of y only the shape is used.
+    Of y only the shape is used.
+    """
+    axes = pooled_axes(ctx, x, y)
+    return _summed_over_windows(ctx, ctx.emit.mul(dy, _weights(ctx, x, axes)), x, axes)
+
+
+def _summed_over_windows(ctx: Context, share: str, x: str, axes: list[Axis]) -> str:
+    """Return for every position of x the sum of `share`, one value per window, where it lies in.
+
+    It is an average pooling of stride one over `share` with zeros put between its elements, times
+    the number of elements of a window.
     """
     emit = ctx.emit
-    axes = pooled_axes(ctx, x, y)
-    share = emit.mul(dy, _weights(ctx, x, axes))
     shape = [*ctx.shape(x)[:2], *(axis.count for axis in axes)]
     spread = zero_stuff(emit, share, shape, {2 + i: a.stride for i, a in enumerate(axes)})
     kernel, dilations = [a.kernel for a in axes], [a.dilation for a in axes]
@@ -75,9 +106,10 @@ def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
 def pooled_axes(ctx: Context, x: str, y: str) -> list[Axis]:
     """Return the windows of a pooling whose output is y."""
     axes = window_axes(ctx, x, ctx.attribute("kernel_shape"))
+    counts = sizes_of(ctx.emit, y, range(2, 2 + len(axes)))
     return [
-        axis if axis.is_static else replace(axis, windows=size_of(ctx.emit, y, 2 + i))
-        for i, axis in enumerate(axes)
+        axis if axis.is_static and isinstance(count, int) else replace(axis, windows=count)
+        for axis, count in zip(axes, counts, strict=True)
     ]
 
 
