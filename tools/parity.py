@@ -4,7 +4,8 @@ Environment of its own (nothing of it is a dependency of the project or its test
 
     python -m venv oracle
     oracle/bin/pip install torch==2.13.0 grad-cam==1.5.7 onnx onnxruntime
-    oracle/bin/pip install --no-deps torchvision
+    oracle/bin/pip install --no-deps torchvision timm
+    oracle/bin/pip install huggingface_hub safetensors
     oracle/bin/python tools/parity.py
 
 Per architecture: the torch model with seeded random weights is exported to ONNX by torch and by
@@ -21,7 +22,8 @@ import logging
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ import torch
 from onnx_gradcam import export_model, load
 from onnx_gradcam.cam import compute, get_method, heat_maps
 from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASS_INPUT, GRADIENTS_OUTPUT
+from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.score import find_score
+from onnx_gradcam.export.target_layer import choose_layer, image_input
 from tools.float64_model import float64_evaluator
 from tools.parity_oracle import METHODS, ReferenceMaps, reference_maps
 from tools.torch_models import calibrate, export_torch, randomised
@@ -48,12 +53,34 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its target layer as a module path, and its images."""
+    """A network, its target layer as a module path, and its images.
+
+    Attributes:
+        network: name in torchvision, or in timm where there is an `arrange`.
+        layer: module path.
+        images: number of images.
+        size: of the images.
+        arrange: lays the layer's output out as a map, as pytorch-grad-cam's documentation does
+            for transformers (its ``reshape_transform``); None for maps.
+        options: of the network.
+    """
 
     network: str
     layer: str
     images: int
     size: tuple[int, int]
+    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def tokens(prefix: int, height: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what lays tokens behind `prefix` class tokens out as ``(N, C, height, width)``."""
+    return lambda x: x[:, prefix:].reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return a map with its channels moved forward."""
+    return x.permute(0, 3, 1, 2)
 
 
 CASES = (
@@ -71,7 +98,18 @@ CASES = (
     Case("regnet_y_400mf", "trunk_output", 2, (96, 96)),
     Case("convnext_tiny", "features", 2, (96, 96)),
     Case("googlenet", "inception5b", 2, (96, 96)),
-)
+    *(
+        Case("vit_tiny_patch16_224", f"blocks.{block}.norm1", 2, (96, 96), tokens(1, 6, 6),
+             {"img_size": 96, "depth": 6})
+        for block in (5, 2)
+    ),
+    Case("deit_tiny_distilled_patch16_224", "blocks.3.norm1", 2, (64, 96), tokens(2, 4, 6),
+         {"img_size": (64, 96), "depth": 4}),
+    Case("vit_small_patch14_reg4_dinov2", "blocks.2.norm1", 2, (70, 70), tokens(5, 5, 5),
+         {"img_size": 70, "depth": 3, "num_classes": 50}),
+    Case("swin_tiny_patch4_window7_224", "norm", 2, (128, 96), channels_last,
+         {"img_size": (128, 96), "window_size": 4, "depths": (2, 2, 2, 2)}),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +122,8 @@ class Difference:
         exact: the exported graph evaluated in float64 against their method in float64, final maps.
         cam: the exported file on onnxruntime, float32, final maps.
         raw: likewise, raw maps, relative.
-        rounding: their method in float32 against itself in float64, final maps.
+        rounding: float32 against float64, final maps: their method, or the exported file where
+            that is more.
     """
 
     functions: float
@@ -96,17 +135,21 @@ class Difference:
 
     @property
     def failed(self) -> bool:
-        """Whether one is over the tolerance, or over their own float32 rounding where that is."""
+        """Whether one is over the tolerance, or over twice the rounding where that is."""
         strict = max(self.functions, self.functions_raw, self.exact)
         return strict > TOLERANCE or self.cam > max(TOLERANCE, 2 * self.rounding)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One case: what was compared, how strong the signals are, and the differences per method."""
+    """One case: what was compared, how strong the signals are, and the differences per method.
+
+    `recommended` tells whether ``--layer auto`` picks that layer.
+    """
 
     case: Case
     shape: tuple[int, ...]
+    recommended: bool
     activations: float
     gradients: float
     differences: dict[str, Difference]
@@ -118,7 +161,7 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
     Raises:
         ValueError: a reference map is zero or not finite, so that nothing is compared.
     """
-    model = randomised(case.network)
+    model = randomised(case.network, **case.options)
     images = blotches(case.images, case.size)
     calibrate(model, blotches(8, case.size))
     with torch.no_grad():  # the highest scores: after a last ReLU others have no gradient
@@ -127,7 +170,9 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
 
     def references(network: torch.nn.Module, x: torch.Tensor) -> dict[str, ReferenceMaps]:
         layer = network.get_submodule(case.layer)
-        return {name: reference_maps(network, layer, x, classes, name) for name in METHODS}
+        return {
+            name: reference_maps(network, layer, x, classes, name, case.arrange) for name in METHODS
+        }
 
     single = references(model, images)
     double = references(copy.deepcopy(model).double(), images.double())
@@ -136,7 +181,10 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
         raise ValueError("pytorch-grad-cam computed no gradients")
     source, exported = folder / "model.onnx", folder / "model.cam.onnx"
     export_torch(model, images, source)
-    tensor = tensor_of(source, images.numpy(), theirs.activations)
+    tensor = tensor_of(source, images.numpy(), output_of(model, case.layer, images))
+    graph = Graph(onnx.load(source))
+    score = find_score(graph)
+    recommended = choose_layer(graph, image_input(graph, score), score).tensor == tensor
     export_model(source, exported, layer=tensor, gradient_builder=builder, force=True)
     explanation = load(exported, device="cpu").explain(images.numpy(), classes)
     evaluator = float64_evaluator(onnx.load(exported))
@@ -146,12 +194,27 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
     for name, reference in single.items():
         alone = compute(name, theirs.activations, theirs.gradients)
         functions_raw, functions = compare(name, alone, reference, case.size)
-        raw, cam = compare(name, explanation.with_method(name).raw_maps, reference, case.size)
+        cams = explanation.with_method(name).raw_maps
+        raw, cam = compare(name, cams, reference, case.size)
         _, exact = compare(name, get_method(name).function(*wide), double[name], case.size)
-        _, rounding = compare(name, double[name].raw, reference, case.size)
+        _, theirs_alone = compare(name, double[name].raw, reference, case.size)
+        _, ours_alone = compare(name, cams, double[name], case.size)
+        rounding = max(theirs_alone, ours_alone)
         differences[name] = Difference(functions, functions_raw, exact, cam, raw, rounding)
     strength = [float(np.abs(a).max()) for a in (theirs.activations, theirs.gradients)]
-    return Row(case, theirs.activations.shape, strength[0], strength[1], differences)
+    return Row(case, theirs.activations.shape, recommended, strength[0], strength[1], differences)
+
+
+def output_of(model: torch.nn.Module, layer: str, images: torch.Tensor) -> Array:
+    """Return what a layer computes, in the network's own layout."""
+    seen: list[Array] = []
+    hook = model.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.numpy())
+    )
+    with torch.no_grad():
+        model(images)
+    hook.remove()
+    return seen[0]
 
 
 def blotches(count: int, size: tuple[int, int]) -> torch.Tensor:
@@ -220,9 +283,9 @@ def tensor_of(path: Path, images: Array, activations: Array) -> str:
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table: final difference and their rounding per method."""
     lines = [
-        "| network, layer | images | A | max abs A, G"
+        "| network, layer | images | A | auto | max abs A, G"
         f" | {' | '.join(METHODS)} | raw | float64 | functions |",
-        "|---|---|---|---|" + "---|" * (len(METHODS) + 3),
+        "|---|---|---|---|---|" + "---|" * (len(METHODS) + 3),
     ]
     for row in rows:
         found = row.differences.values()
@@ -231,6 +294,7 @@ def table(rows: list[Row]) -> str:
         shape, size = " x ".join(map(str, row.shape[1:])), " x ".join(map(str, row.case.size))
         lines.append(
             f"| {row.case.network}, {row.case.layer} | {row.case.images} of {size} | {shape}"
+            f" | {'yes' if row.recommended else ''}"
             f" | {row.activations:.2g}, {row.gradients:.2g} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
@@ -279,8 +343,8 @@ value of the map. Eigen-CAM is compared up to its sign, which pytorch-grad-cam l
 algebra library.
 
 - *One column per method*: largest difference of the final maps in float32, onnxruntime against
-  torch, and in brackets pytorch-grad-cam's own rounding: its float32 maps against its float64
-  maps. Two engines cannot agree better than each agrees with the exact result: of {cells} cells,
+  torch, and in brackets the rounding of either: float32 maps against float64 maps of
+  pytorch-grad-cam, or of the exported file where that is more. Two engines cannot agree better than each agrees with the exact result: of {cells} cells,
   {over} are over 1e-5, and {failed} of these over twice that rounding. *raw*: the same for raw
   maps, the worst of the methods.
 - *float64*: nothing rounds here: the exported graph evaluated in float64 by ONNX's reference
@@ -290,11 +354,12 @@ algebra library.
   `onnx_gradcam.cam`. Over all, raw maps too: {functions:.0e}.
 
 X-Grad-CAM divides by the sum of a channel over space. Where activations of both signs nearly cancel
-(DenseNet before its last ReLU) it amplifies rounding in any engine.
+(DenseNet before its last ReLU, normalised tokens) it amplifies rounding in any engine.
 
 Explained are the highest score of the first image, the second highest of the second, and so on.
 Weights are random and seeded; batch norms are calibrated, so that signals neither die nor explode:
-the column *max abs A, G* shows the largest activation and gradient.
+the column *max abs A, G* shows the largest activation and gradient. *auto* marks the layers that
+`--layer auto` picks. The transformers are timm's, with pytorch-grad-cam's `reshape_transform`.
 
 """
 

@@ -5,7 +5,7 @@ Needs torch and grad-cam, which are not dependencies of the project: see `parity
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,12 @@ def reference_maps(
     images: torch.Tensor,
     classes: Sequence[int],
     method: str,
+    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> ReferenceMaps:
-    """Return the maps of one method; the layer's output is the target."""
+    """Return the maps of one method; the layer's output, arranged as a map, is the target."""
     raw: list[Array] = []
-    with METHODS[method](model=network, target_layers=[layer]) as cam:
+    options = {"model": network, "target_layers": [layer], "reshape_transform": arrange}
+    with METHODS[method](**options) as cam:
         compute = cam.get_cam_image
 
         def record(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""torchvision architectures with seeded random weights, and their ONNX files; needs torch."""
+"""torchvision and timm networks with seeded random weights, and their ONNX files; needs torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,22 @@ def import_with_torchvision(name: str) -> Any:
     return import_module(name)
 
 
-def randomised(name: str) -> torch.nn.Module:
-    """Return a torchvision classifier in evaluation mode, always with the same weights.
+def randomised(name: str, **options: Any) -> torch.nn.Module:
+    """Return a classifier in evaluation mode, always with the same weights.
+
+    Of torchvision, or of timm where torchvision has none of that name.
 
     Batch norms and layer scales are drawn anew, so that signals neither die nor explode; in-place
     activations are switched off, they would overwrite what a hook has seen.
     """
     models = import_with_torchvision("torchvision.models")
     torch.manual_seed(0)
-    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
-    model: torch.nn.Module = getattr(models, name)(weights=None, **options).eval()
+    if hasattr(models, name):
+        if name in {"googlenet", "inception_v3"}:
+            options["init_weights"] = False
+        model: torch.nn.Module = getattr(models, name)(weights=None, **options).eval()
+    else:
+        model = import_with_torchvision("timm").create_model(name, **options).eval()
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -37,6 +43,11 @@ def randomised(name: str) -> torch.nn.Module:
             module.running_var.uniform_(0.5, 1.5, generator=generator)
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.1, generator=generator)
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+        if isinstance(getattr(module, "gamma", None), torch.nn.Parameter):
+            module.gamma.data.uniform_(0.2, 1.0, generator=generator)
         if hasattr(module, "layer_scale"):
             module.layer_scale.data.uniform_(0.2, 1.0, generator=generator)
         if hasattr(module, "inplace"):
