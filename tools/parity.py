@@ -344,7 +344,8 @@ algebra library.
 
 - *One column per method*: largest difference of the final maps in float32, onnxruntime against
   torch, and in brackets the rounding of either: float32 maps against float64 maps of
-  pytorch-grad-cam, or of the exported file where that is more. Two engines cannot agree better than each agrees with the exact result: of {cells} cells,
+  pytorch-grad-cam, or of the exported file where that is more. Two engines cannot agree better
+  than each agrees with the exact result: of {cells} cells,
   {over} are over 1e-5, and {failed} of these over twice that rounding. *raw*: the same for raw
   maps, the worst of the methods.
 - *float64*: nothing rounds here: the exported graph evaluated in float64 by ONNX's reference
