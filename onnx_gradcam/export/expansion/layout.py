@@ -66,6 +66,18 @@ def _pad(ctx: Context) -> list[str]:
     return [ctx.emit.pad(ctx.inputs[0], pads, value)]
 
 
+@expansion("Crop", domain="")
+def _crop(ctx: Context) -> list[str]:
+    """Output = input without a border; with scale, so many rows and columns behind it."""
+    left, top, right, bottom = ctx.attribute("border") or [0, 0, 0, 0]
+    if ctx.attribute("scale"):
+        height, width = ctx.attribute("scale")
+        ends = [top + height, left + width]
+    else:
+        ends = [-bottom or 2**31 - 1, -right or 2**31 - 1]
+    return [ctx.emit.slice(ctx.inputs[0], [top, left], ends, [2, 3])]
+
+
 @expansion("GatherND", "Trilu")
 def _standardised(ctx: Context) -> list[str]:
     """The operator of the same name in the standard.

@@ -12,6 +12,7 @@ from onnx_gradcam.export.expansion import (
     packed_weights,
     products,
     quantized,
+    rotary,
 )
 from onnx_gradcam.export.expansion.function_bodies import expand_function, is_function
 from onnx_gradcam.export.expansion.registry import Rule, find_expansion
@@ -27,6 +28,7 @@ MODULES = (
     packed_weights,
     products,
     quantized,
+    rotary,
 )
 """A module that is not named here is not used."""
 

@@ -55,6 +55,8 @@ MAP, TOKENS = (2, 3, 5, 5), (2, 5, 8)
 CONV = ((2, 3, 5, 5), (4, 3, 3, 3), (4,))
 PADDED = {"pads": [1, 1, 1, 1]}
 MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]], np.int32)
+PLACES = np.array([[0, 1, 2, 3, 4], [3, 4, 5, 6, 7]])
+ANGLES = (np.cos(np.arange(16).reshape(8, 2) / 3), np.sin(np.arange(16).reshape(8, 2) / 3))
 CUBE = np.broadcast_to(MASK[:, None], (2, 5, 5)).copy()
 
 CASES = (
@@ -167,6 +169,12 @@ CASES = (
          (TOKENS, TOKENS, TOKENS, None, MASK), {"num_heads": 2}, variable=(0, 1, 2)),
     Case("MultiHeadAttention, causal", "MultiHeadAttention", (TOKENS, TOKENS, TOKENS),
          {"num_heads": 2, "unidirectional": 1}, variable=(0, 1, 2)),
+    Case("RotaryEmbedding", "RotaryEmbedding", (TOKENS, PLACES, *ANGLES)),
+    Case("RotaryEmbedding, neighbours, from a first place", "RotaryEmbedding",
+         (TOKENS, np.array([2]), *ANGLES), {"interleaved": 1}),
+    Case("RotaryEmbedding of some features", "RotaryEmbedding", ((2, 5, 12), PLACES, *ANGLES),
+         {"num_heads": 2, "rotary_embedding_dim": 4}),
+    Case("RotaryEmbedding in heads", "RotaryEmbedding", ((2, 2, 5, 4), np.array([0]), *ANGLES)),
     # -- layout ------------------------------------------------------------------------------
     Case("BiasAdd", "BiasAdd", (TOKENS, (8,), TOKENS),
          definition=lambda x, bias, skip: x + bias + skip),
@@ -177,6 +185,9 @@ CASES = (
     Case("BitmaskDropout", "BitmaskDropout", (TOKENS,), definition=lambda x: x),
     Case("BiasSoftmax", "BiasSoftmax", (TOKENS, (2, 1, 8)), {"axis": 2, "is_inner_broadcast": 1},
          definition=lambda x, bias: _softmax(x + bias)),
+    Case("Crop", "Crop", (MAP,), {"border": [1, 0, 0, 2]}, domain="", opset=9),
+    Case("Crop to a size", "Crop", (MAP,), {"border": [1, 2, 0, 0], "scale": [2, 3]}, domain="",
+         opset=9),
     Case("ExpandDims", "ExpandDims", (TOKENS, np.array(-2, np.int32))),
     Case("Pad", "Pad", (TOKENS, np.array([0, 1, 0, 0, 2, 3])), {"mode": "constant"}),
     Case("Pad with a value", "Pad", (TOKENS, np.array([[0, 1, 0, 0, 2, 3]]), (1,))),
