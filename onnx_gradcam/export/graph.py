@@ -7,11 +7,12 @@ in this package that looks at the forward model is written on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from onnx_gradcam.export.quantized_flow import carrying_results
+from onnx_gradcam.export.runtime_types import ask_runtime
 from onnx_gradcam.export.types import Inferred, infer_types
 from onnx_gradcam.gradients.clipping import Flow
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
@@ -95,7 +96,9 @@ class Graph:
 
     @cached_property
     def _inferred(self) -> Inferred:
-        return infer_types(self.model, self.tensor_values)
+        return infer_types(
+            self.model, self.tensor_values, partial(ask_runtime, self.model, self.tensor_values)
+        )
 
     @property
     def types(self) -> dict[str, TensorType]:
