@@ -115,7 +115,8 @@ def _slice(lookup: Lookup, node: NodeProto, inferred: Shape | None) -> Shape | N
     else:
         starts, ends = _sizes_of(lookup, node, 1), _sizes_of(lookup, node, 2)
         axes, steps = _sizes_of(lookup, node, 3), _sizes_of(lookup, node, 4)
-        if len(node.input) > 3 and node.input[3] and axes is None:
+        computed = axes is None or not all(isinstance(axis, int) for axis in axes)
+        if len(node.input) > 3 and node.input[3] and computed:
             return inferred
         if len(node.input) > 4 and node.input[4] and steps is None:
             return inferred
@@ -214,11 +215,28 @@ def _window(lookup: Lookup, node: NodeProto, inferred: Shape | None) -> Shape | 
             continue
         padding = 0 if automatic == "VALID" else pads[axis] + pads[spatial + axis]
         if ceil_mode and stride != 1:
-            results.append(sizes.result("ceil", size, padding - extent - 1, stride))
+            begin = 0 if automatic == "VALID" else pads[axis]
+            found = inferred[2 + axis] if inferred is not None else None
+            results.append(_rounded_up(sizes, size, padding - extent - 1, stride, begin, found))
             continue
         steps = sizes.total(size, padding - extent - (1 if stride != 1 else 0))
         results.append(steps if stride == 1 else sizes.total(sizes.quotient(steps, stride), 1))
+    if ceil_mode:
+        return (before[0], channels, *results)
     return (before[0], channels, *_prefer_numbers((inferred or (None, None))[2:], results))
+
+
+def _rounded_up(sizes: Sizes, size: Dim, room: int, stride: int, begin: int, inferred: Dim) -> Dim:
+    """Return the number of windows of ceil_mode: none starts in the end padding.
+
+    So onnxruntime has it, and the specification since opset 19, but ONNX's inference counts one
+    more in some opsets. Then the size is left open: its checker would refuse the right number.
+    """
+    if isinstance(size, int):
+        count = min(-(-(size + room) // stride), (size + begin - 1) // stride) + 1
+        if inferred in {None, count}:
+            return count
+    return sizes.result("ceil", size, room, stride, begin)
 
 
 _WEIGHTS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}

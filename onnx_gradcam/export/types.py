@@ -271,7 +271,9 @@ class _Walk:
     def _refined(self, node: NodeProto, found: TensorType) -> TensorType:
         """Return the type with the symbols that ONNX's inference gave up."""
         rule = shape_rules.RULES.get(node.op_type)
-        if rule is None or (found.shape is not None and None not in found.shape):
+        mistaken = bool(attribute_of(node, "ceil_mode", 0))  # of a pooling
+        known = found.shape is not None and None not in found.shape
+        if rule is None or (known and not mistaken):
             return found
         shape = rule(self, node, found.shape)
         if shape is None or (found.shape is not None and len(shape) != len(found.shape)):
@@ -279,7 +281,7 @@ class _Walk:
         if found.shape is None:
             return TensorType(found.dtype, shape)
         pairs = zip(found.shape, shape, strict=True)
-        return TensorType(found.dtype, tuple(b if a is None else a for a, b in pairs))
+        return TensorType(found.dtype, tuple(b if a is None or mistaken else a for a, b in pairs))
 
     def _branch(self, node: NodeProto) -> GraphProto | None:
         """Return the branch that an If takes when its condition is constant."""

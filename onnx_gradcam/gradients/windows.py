@@ -13,7 +13,7 @@ from functools import cached_property
 
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError
-from onnx_gradcam.gradients.sizes import Size, larger, sizes_of, smaller
+from onnx_gradcam.gradients.sizes import Length, Size, larger, sizes_of, smaller
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Axis:
     @property
     def is_static(self) -> bool:
         """Return whether everything is known at export."""
-        return all(isinstance(v, int) for v in (self.size, self.begin, self.end))
+        return not any(
+            isinstance(size, Length) for size in (self.size, self.begin, self.end, self.windows)
+        )
 
     @cached_property
     def count(self) -> Size:

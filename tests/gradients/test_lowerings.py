@@ -201,6 +201,7 @@ LOWERINGS = [
             (2, 3),
             (11, 26),
             {"i": np.array([[0, 2, 0], [1, 1, 2]])},
+            symbolic=(),
             images=False,
         ),
         {"axis": -1},

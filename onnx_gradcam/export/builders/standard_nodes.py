@@ -52,16 +52,23 @@ def _copy(ctx: Context) -> list[str]:
         value = helper.get_attribute_value(attribute)
         if attribute.name in schema.attributes:
             attributes[attribute.name] = value
-        elif value != _default(op_type, ctx.opset, attribute):
+        elif not _is_default(op_type, ctx.opset, attribute):
             raise FormulaError(f"opset {emit.opset} has no {op_type} with {attribute.name}")
     if len(ctx.node.output) == 1:
         return [emit.node(op_type, ctx.inputs, **attributes)]
     return emit.nodes_with_outputs(op_type, ctx.inputs, len(ctx.node.output), **attributes)
 
 
-def _default(op_type: str, opset: int, attribute: AttributeProto) -> object:
+_NEUTRAL = {"dilations": 1}
+"""Lists without a declared default that mean nothing if all of their elements are this."""
+
+
+def _is_default(op_type: str, opset: int, attribute: AttributeProto) -> bool:
+    value = helper.get_attribute_value(attribute)
+    if attribute.name in _NEUTRAL:
+        return all(element == _NEUTRAL[attribute.name] for element in value)
     declared = defs.get_schema(op_type, opset, "").attributes[attribute.name]
-    return helper.get_attribute_value(declared.default_value)
+    return bool(value == helper.get_attribute_value(declared.default_value))
 
 
 # -- folding -----------------------------------------------------------------------------------

@@ -202,6 +202,10 @@ CASES = [
          constants={"k": weights(8, 2, 2)}),
     Case("Resize axes", 'y = Resize<mode="linear", axes=[2, 3]>(A,, k)', opset=18,
          constants={"k": np.asarray([2.0, 2.0], np.float32)}, evaluated=False),
+    Case("ScatterElements", "y = ScatterElements<axis=1>(A, i, u)", (2, 3),
+         constants={"i": np.array([[0, 2], [1, 0]]), "u": weights(2, 2)}),
+    Case("ScatterND", "y = ScatterND(A, i, u)", (2, 3),
+         constants={"i": np.array([[1]]), "u": weights(1, 3)}),
     # Einsum
     Case("Einsum of matrices", 'y = Einsum<equation="bik,bkj->bij">(A, k)', (2, 3, 4),
          constants={"k": weights(2, 4, 5)}),

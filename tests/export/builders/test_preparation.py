@@ -156,6 +156,7 @@ def test_two_rules_for_one_operator_are_refused() -> None:
         (18, "y = Pow(A, A)", "the exponent of .*Pow-18 .node 'y'. is no constant"),
         (18, "p = Exp(A)\n y = Pow(A, p)", "the exponent of .*Pow-18 .node 'y'. is no constant"),
         (18, 'y = Resize<mode="linear", antialias=1>(A,, w)', "Resize-18 .*antialiased"),
+        (18, 'i = Shape(w)\n y = ScatterElements<reduction="add">(w, i, A)', "reduction=add"),
     ],
 )  # fmt: skip
 def test_what_would_be_differentiated_wrongly_is_refused(

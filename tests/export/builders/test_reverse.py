@@ -87,17 +87,17 @@ def test_no_differentiable_path() -> None:
 
 
 def test_all_uses_that_are_not_covered_are_named_at_once() -> None:
-    body = """k = Constant<value_ints=[0, 0, 0, 0, 0, 1]>()
-        b = Pad<mode="edge">(A, k)
+    body = """k = Constant<value_ints=[0, 0, 0, 0, 0, 4]>()
+        b = Pad<mode="reflect">(A, k)
         c = Relu(b)
-        d = MatMul(c, v)
+        d = ScatterND<reduction="mul">(c, i, v)
         y = Exp(d)"""
     with pytest.raises(UnsupportedModelError) as caught:
-        built(body, others=", float[5] v")
+        built(body, others=", int64[1, 1] i, float[1, 2, 8] v")
     assert str(caught.value) == (
-        "no gradient for ai.onnx::MatMul-17 (node 'd'): a product with a vector is not covered;"
-        " ai.onnx::Pad-17 (node 'b'): padding mode 'edge' is not covered, between 'A' and 'y';"
-        " choose a later layer with --layer"
+        "no gradient for ai.onnx::ScatterND-17 (node 'd'): reduction=mul is not covered;"
+        " ai.onnx::Pad-17 (node 'b'): a padding of 4 repeats more than there is, between 'A' and"
+        " 'y'; choose a later layer with --layer"
     )
 
 

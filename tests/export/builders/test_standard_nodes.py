@@ -44,6 +44,9 @@ CASES = {
     "a default that came later": Case(
         "y = MaxPool<kernel_shape=[2], ceil_mode=0, storage_order=0>(x)"
     ),
+    "a neutral attribute that came later": Case(
+        "y = AveragePool<kernel_shape=[2], dilations=[1]>(x)", opset=19
+    ),
     "several outputs": Case("y, i = MaxPool<kernel_shape=[2]>(x)", targets=(8, 11, 21)),
     "Cast": Case("y = Cast<to=11>(x)"),
     "Cast to the same": Case("y = Cast<to=1>(x)"),
