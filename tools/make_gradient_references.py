@@ -162,6 +162,7 @@ OPERATORS: dict[str, Operator] = {
     "Conv": _conv,
     "LogSoftmax": _log_softmax,
     "LpPool": _lp_pool,
+    "MatMul": lambda _attributes, inputs, _opset: inputs[0] @ inputs[1],
     "MaxPool": _max_pool,
     "Mod": lambda attributes, inputs, _opset: (
         torch.fmod if attributes.get("fmod", 0) else torch.remainder
@@ -176,7 +177,8 @@ def gradient(case: Case) -> Array:
     """Return dL/dA by autograd in float64, L = sum(y * seed)."""
     model = case.model(np.float64, case.main_opset)
     leaf = torch.from_numpy(case.feeds(np.float64)["A"]).requires_grad_()
-    tensors: dict[str, Any] = {"A": leaf}
+    others = {n: torch.from_numpy(v) for n, v in case.feeds(np.float64).items() if n in case.inputs}
+    tensors: dict[str, Any] = {"A": leaf, **others}
     for tensor in model.graph.initializer:
         tensors[tensor.name] = torch.from_numpy(numpy_helper.to_array(tensor).copy())
     for node in model.graph.node:

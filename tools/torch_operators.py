@@ -1,4 +1,4 @@
-"""Operators in PyTorch, for `tools.make_gradient_references`: normalisations and reductions.
+"""Operators in PyTorch, for `make_gradient_references`: normalisations, reductions, attention.
 
 In: an operator's attributes and inputs, and the opset. Out: its first output.
 """
@@ -67,13 +67,66 @@ def _rms_normalization(attributes: Attributes, inputs: Sequence[Any], _opset: in
     return F.rms_norm(x, shape, None, attributes.get("epsilon", 1e-5)) * scale
 
 
+def _attention(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
+    q, k, v, *masks = inputs
+    joined = q.dim() == 3
+    if joined:
+        heads = [attributes[name] for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
+        q, k, v = (
+            x.unflatten(-1, (n, -1)).transpose(1, 2) for x, n in zip((q, k, v), heads, strict=True)
+        )
+    bias = torch.zeros(q.shape[2], k.shape[2], dtype=q.dtype)
+    distance = torch.arange(k.shape[2]) - torch.arange(q.shape[2])[:, None]
+    right = attributes.get("right_window_size", -1)
+    left = attributes.get("left_window_size", -1)
+    for limit in [0] * attributes.get("is_causal", 0) + [right] * (right >= 0):
+        bias = bias.masked_fill(distance > limit, -torch.inf)
+    if left >= 0:
+        bias = bias.masked_fill(distance < -left, -torch.inf)
+    for mask in masks:
+        is_bool = mask.dtype == torch.bool
+        bias = bias.masked_fill(~mask, -torch.inf) if is_bool else bias + mask
+    scale, cap = attributes.get("scale", q.shape[-1] ** -0.5), attributes.get("softcap", 0.0)
+    outputs = []
+    for head in range(q.shape[1]):
+        shared = head * k.shape[1] // q.shape[1]
+        scores = scale * q[:, head] @ k[:, shared].mT
+        scores = cap * torch.tanh(scores / cap) if cap else scores
+        added = bias[:, head if bias.shape[1] > 1 else 0] if bias.dim() == 4 else bias
+        barred = (added == -torch.inf).all(-1, keepdim=True)
+        weights = torch.softmax(scores + added.masked_fill(barred, 0.0), -1)
+        outputs.append(weights.masked_fill(barred, 0.0) @ v[:, shared])
+    return torch.cat(outputs, -1) if joined else torch.stack(outputs, 1)
+
+
+def _rotary_embedding(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
+    x, cosine, sine, *positions = inputs
+    joined = x.dim() == 3
+    if joined:
+        x = x.unflatten(-1, (attributes["num_heads"], -1)).transpose(1, 2)
+    if positions:
+        cosine, sine = cosine[positions[0]], sine[positions[0]]
+    angles = torch.complex(cosine, sine)[:, None]
+    turned, rest = x.tensor_split([attributes.get("rotary_embedding_dim", 0) or x.shape[-1]], -1)
+    if attributes.get("interleaved", 0):
+        y = torch.view_as_real(torch.view_as_complex(turned.unflatten(-1, (-1, 2))) * angles)
+        y = y.flatten(-2)
+    else:
+        product = torch.complex(*turned.chunk(2, -1)) * angles
+        y = torch.cat([product.real, product.imag], -1)
+    y = torch.cat([y, rest], -1)
+    return y.transpose(1, 2).flatten(-2) if joined else y
+
+
 OPERATORS: dict[str, Operator] = {
+    "Attention": _attention,
     "BatchNormalization": _batch_normalization,
     "Einsum": lambda attributes, inputs, _opset: torch.einsum(
         attributes["equation"].decode(), *inputs
     ),
     "GroupNormalization": _group_normalization,
     "RMSNormalization": _rms_normalization,
+    "RotaryEmbedding": _rotary_embedding,
     "ReduceL1": reduction(
         lambda x, axes, keep: torch.linalg.vector_norm(x, 1, axes, keep), torch.abs
     ),

@@ -81,6 +81,7 @@ def _log_softmax(operator: _Operator, x: Array) -> Array:
         axes: tuple[int, ...] = (operator.given("axis", -1),)
     else:
         axes = tuple(range(operator.given("axis", 1) % x.ndim, x.ndim))
+    x = x - x.max(axis=axes, keepdims=True)
     return np.asarray(x - np.log(np.exp(x).sum(axis=axes, keepdims=True)))
 
 

@@ -6,6 +6,7 @@ Importing the package fills the tables of `registry`; each family has a file of 
 from onnx_gradcam.gradients import (
     activations,
     arithmetic,
+    attention,
     conv,
     conv_transpose,
     einsum,
@@ -27,6 +28,7 @@ from onnx_gradcam.gradients import (
 __all__ = [
     "activations",
     "arithmetic",
+    "attention",
     "conv",
     "conv_transpose",
     "einsum",

@@ -138,8 +138,27 @@ REFUSALS = [
                 {"m": weights(3, 2)},
                 "a mask that is shorter than the keys is not covered",
             ),
-            ("A, A, A", (2, 3, 4), {}, "the number of heads is not known at export"),
         )
+    ),
+    (
+        Case(
+            "Attention of unknown heads",
+            "y = Attention(A, A, A)",
+            (2, 2, 3, 4),
+            (23, 26),
+            symbolic=(1,),
+        ),
+        "the number of heads is not known at export",
+    ),
+    (
+        Case(
+            "Attention of unknown size",
+            "y = Attention(A, A, A)",
+            (2, 2, 3, 4),
+            (23, 26),
+            symbolic=(3,),
+        ),
+        "the size of a head is not known at export",
     ),
     (
         Case("Einsum of a diagonal", 'y = Einsum<equation="bii->bi">(A)', (2, 3, 3), (12, 26)),

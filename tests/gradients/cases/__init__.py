@@ -6,6 +6,7 @@ from tests.gradients.case import Case
 from tests.gradients.cases import (
     activations,
     arithmetic,
+    attention,
     conv,
     einsum,
     elementwise,
@@ -26,6 +27,7 @@ from tests.gradients.cases import (
 FAMILIES: dict[str, list[Case]] = {
     "activations": activations.CASES,
     "arithmetic": arithmetic.CASES,
+    "attention": attention.CASES,
     "conv": conv.CASES,
     "einsum": einsum.CASES,
     "elementwise": elementwise.CASES,
