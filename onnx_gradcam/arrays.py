@@ -26,5 +26,6 @@ def read_array(path: Path) -> NDArray[Any]:
     except (ValueError, EOFError) as error:
         raise UsageError(f"{path}: no array in NumPy's format, or a damaged one") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise UsageError(f"{path} holds several arrays (.npz); give one as .npy")
     return array

@@ -220,15 +220,18 @@ class _Walk:
     def _contradicts(self, found: tuple[Dim, ...], told: tuple[Dim, ...]) -> bool:
         """Return whether the model declares a number where it is another or an open one."""
         return len(found) != len(told) or any(
-            isinstance(b, int) and a != b and not is_invented(a)
+            isinstance(b, int) and a != b and not self._is_unknown(a)
             for a, b in zip(found, told, strict=True)
         )
 
     def _better(self, found: Dim, told: Dim) -> Dim:
         """Return the better known of two sizes."""
-        if is_invented(found) and (isinstance(told, int) or told in self._symbols):
+        if self._is_unknown(found) and (isinstance(told, int) or told in self._symbols):
             return told
         return found
+
+    def _is_unknown(self, size: Dim) -> bool:
+        return is_invented(size) and size not in self._symbols
 
     # -- one node --------------------------------------------------------------------------------
 

@@ -45,17 +45,17 @@ class ExtraInputs:
         Raises:
             UsageError: one is missing, unknown, or cannot be converted.
         """
+        known = {*self.required, *self.overridable}
+        for name in given:
+            if name not in known:
+                hint = nearest_names(name, known)
+                raise UsageError(f"the model has no extra input {name!r}{hint}")
         missing = [name for name in self.required if name not in given]
         if missing:
             raise UsageError(
                 f"the model also needs input {', '.join(map(repr, missing))}; pass"
                 " extra_inputs={name: array} (on the command line: --input NAME=FILE.npy)"
             )
-        known = {*self.required, *self.overridable}
-        for name in given:
-            if name not in known:
-                hint = nearest_names(name, known)
-                raise UsageError(f"the model has no extra input {name!r}{hint}")
         return {name: self._as_declared(name, value) for name, value in given.items()}
 
     def _as_declared(self, name: str, value: ArrayLike) -> NDArray[Any]:
