@@ -6,6 +6,7 @@ QuantizeLinear becomes ``clip(x / s + z) + offset`` in floats, where the offset,
 point, makes up for the rounding there. So all values are those of the quantized model, and the
 slopes are one inside of the range and zero outside. The range ends half a step inside of that of
 the integers where these decide on clipping (`gradients.clipping`): q on its bound is clipped.
+MaxPool selects what is the largest at the point: on a grid there are ties.
 
 In: the nodes of a tail. Out: nodes without integers, and what they are fed beside A. Which bounds
 are tested is asked of `gradients.clipping`; apart from that no code is shared with the gradient.
@@ -21,6 +22,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.quantized_flow import QUANTIZERS
 from onnx_gradcam.gradients.clipping import bounds
 from onnx_gradcam.gradients.registry import attribute_of
 
@@ -40,24 +42,37 @@ class Surrogate:
         nodes: what takes the place of the nodes of the tail.
         initializers: constants that they read.
         needed: tensors of the model whose values at the point `feeds` takes.
+        fed: what the nodes read beside A: how it follows from these values.
     """
 
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     needed: list[str] = field(default_factory=list)
-    _offsets: dict[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
-    _fixed: list[str] = field(default_factory=list)
+    fed: dict[str, Callable[[Mapping[str, Array]], Array]] = field(default_factory=dict)
 
     def feeds(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the nodes read beside A, from the values of the model at a point."""
-        offsets = {
-            name: offset(values).astype(np.float32) for name, offset in self._offsets.items()
-        }
-        return offsets | {name: values[name] for name in self._fixed}
+        return {name: value(values) for name, value in self.fed.items()}
+
+
+def _places(pool: NodeProto, x: Array) -> Array:
+    """Return where the maxima of a MaxPool are, in x as one row."""
+    from onnx_gradcam.export.reference_operators import evaluator  # slow, rarely needed
+
+    name = pool.input[0]
+    given = helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape)
+    places = helper.make_tensor_value_info(pool.output[1], TensorProto.INT64, [None] * x.ndim)
+    graph = helper.make_graph([pool], "places", [given], [places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)])
+    (found,) = evaluator(model).run(None, {name: x.astype(np.float32)})
+    return np.asarray(found, np.int64)
 
 
 def surrogate(graph: Graph, nodes: Iterable[NodeProto], target: str) -> Surrogate:
     """Return the surrogate of the nodes between A and the score."""
+    nodes = list(nodes)
+    if not any(node.op_type in QUANTIZERS for node in nodes):
+        return Surrogate(nodes)
     return _Builder(graph, target).build(nodes)
 
 
@@ -83,6 +98,8 @@ class _Builder:
             self._quantize(node)
         elif node.op_type == "DynamicQuantizeLinear":
             self._dynamic_quantize(node)
+        elif node.op_type == "MaxPool" and moved == [node.input[0]] and len(node.output) == 1:
+            self._max_pool(node)
         elif not any(name in self._floats for name in moved):
             self._out.nodes.append(node)
         elif node.op_type == "DequantizeLinear":
@@ -119,7 +136,8 @@ class _Builder:
             return np.asarray(values[q].astype(np.float64) - values[x] / values[scale])
 
         self._finish(node, steps, offset, [x, q, scale, zero])
-        self._out._fixed += [scale, zero]
+        self._out.fed[scale] = lambda values: values[scale]
+        self._out.fed[zero] = lambda values: values[zero]
         self._moved -= {scale, zero}
 
     def _finish(
@@ -131,7 +149,7 @@ class _Builder:
     ) -> None:
         name = f"{_PREFIX}offset/{node.output[0]}"
         self._out.nodes.append(helper.make_node("Add", [value, name], [node.output[0]]))
-        self._out._offsets[name] = offset
+        self._out.fed[name] = lambda values: offset(values).astype(np.float32)
         self._out.needed += needed
         self._floats.add(node.output[0])
 
@@ -146,6 +164,23 @@ class _Builder:
                 operand = self._float(node.input[position])
             value = self._node(op_type, [value, operand])
         self._out.nodes.append(helper.make_node("Identity", [value], list(node.output)))
+
+    def _max_pool(self, node: NodeProto) -> None:
+        """Select what is the largest at the point, of equal ones the first.
+
+        On a coarse grid many are equal, and differences would take the mean of their slopes.
+        """
+        x, y = node.input[0], node.output[0]
+        places = f"{_PREFIX}places/{y}"
+        pool = NodeProto()
+        pool.CopyFrom(node)
+        pool.output.append(places)
+        self._out.fed[places] = lambda values: _places(pool, values[x])
+        self._out.needed.append(x)
+        row = self._node("Reshape", [x, self._initializer(np.array([-1], np.int64))])
+        self._out.nodes.append(helper.make_node("Gather", [row, places], [y]))
+        if x in self._floats:
+            self._floats.add(y)
 
     # -- integers --------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from onnx_gradcam.export.builders.training_graph import GradientGraphError, buil
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.tail import Tail
 from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.quantization import straight_through
 
 _SEED = f"{PREFIX}training/seed"
 _WEIGHTED = f"{PREFIX}training/weighted_score"
@@ -44,7 +45,11 @@ def build_with_training(
 
     Raises:
         UnsupportedModelError: an operator that it cannot differentiate, or that nothing lowers.
+        GradientGraphError: quantization in the tail, which is constant to it.
     """
+    roundings = straight_through(tail.nodes)
+    if roundings:
+        raise GradientGraphError(f"it does not differentiate {', '.join(roundings)}")
     prepared = prepare_tail(tail_model(graph, tail))
     built = build_gradient_graph(prepared, tail.target, _LOSS, status)
     return lower(graph, tail, prepared, built, emit, seed)
