@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx_gradcam.errors import UnsupportedModelError, UsageError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.score import Score
+from onnx_gradcam.export.layouts import lacks_batch
+from onnx_gradcam.export.score import Score, format_shape
 from onnx_gradcam.export.target_layer import image_input
 
 
@@ -18,10 +19,18 @@ def choose_image(graph: Graph, score: Score, name: str | None = None) -> str:
 
     Raises:
         UsageError: the model has no input of that name.
-        UnsupportedModelError: the score does not depend on it.
+        UnsupportedModelError: the score does not depend on it, or it has no batch axis.
     """
-    if name is None:
-        return image_input(graph, score)
+    image = image_input(graph, score) if name is None else _named(graph, score, name)
+    if lacks_batch(graph, image):
+        raise UnsupportedModelError(
+            f"the image {image!r} of shape {format_shape(graph.shape(image) or ())} has no batch"
+            " axis; export the model with one, of size 1 if need be"
+        )
+    return image
+
+
+def _named(graph: Graph, score: Score, name: str) -> str:
     names = [value.name for value in graph.inputs]
     if name not in names:
         raise UsageError(

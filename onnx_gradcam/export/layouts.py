@@ -86,6 +86,18 @@ def lacks_channels(graph: Graph, image: str) -> bool:
     The first convolution or pooling tells: its input has one axis more than the image then, of
     size one.
     """
+    before = _first_window(graph, image)
+    return before is not None and before[1] == 1
+
+
+def lacks_batch(graph: Graph, image: str) -> bool:
+    """Return whether the image has no axis of images: the first convolution's input has it."""
+    before, shape = _first_window(graph, image), graph.shape(image)
+    return before is not None and before[0] == 1 != before[1] and before[1:] == shape
+
+
+def _first_window(graph: Graph, image: str) -> tuple[Dim, ...] | None:
+    """Return the shape that the first convolution or pooling reads, of one axis more, else None."""
     shape = graph.shape(image)
     reached = {image}
     for node in graph.nodes if shape is not None else []:
@@ -93,10 +105,10 @@ def lacks_channels(graph: Graph, image: str) -> bool:
             continue
         if node.op_type in _CHANNELS_FIRST and node.input[0] in reached:
             before = graph.shape(node.input[0]) or ()
-            return len(before) == len(shape or ()) + 1 and 1 in before[1:2]
+            return before if len(before) == len(shape or ()) + 1 > 2 else None
         if node.op_type in _KEEPS_CHANNELS:
             reached.update(node.output)
-    return False
+    return None
 
 
 _KEEPS_CHANNELS = frozenset(

@@ -302,6 +302,17 @@ WITHOUT_HEAT_MAP = {
         " best = ArgMax<axis=1, keepdims=0>(flat)",
         outputs="int64[N] best",
     ),
+    "an image without a batch axis": Unusual(
+        """x = Unsqueeze(image, first) c = Conv<pads=[1,1,1,1]>(x, w1) A = Relu(c)
+        pooled = GlobalAveragePool(A) flat = Flatten(pooled) g = Gemm<transB=1>(flat, w9, b9)
+        logits = Squeeze(g, first)""",
+        inputs="float[3, 8, 8] image",
+        outputs="float[5] logits",
+        integers={"first": [0]},
+    ),
+    "a map in place of scores": Unusual(
+        "logits = Conv<pads=[1,1,1,1]>(image, w1)", outputs="float[N, 4, 8, 8] logits"
+    ),
     "a table in place of an image": Unusual(
         "logits = Gemm<transB=1>(table, w6, b9)",
         inputs="float[N, 3] table",
