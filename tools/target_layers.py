@@ -37,13 +37,33 @@ FAMILIES = {
     "shufflenet_v2_x1_0": 224,
     "regnet_y_400mf": 224,
     "convnext_tiny": 224,
+    "vit_b_16": 224,
+    "deit_tiny_distilled_patch16_224": 224,
+    "vit_small_patch14_reg4_dinov2": 518,
+    "beit_base_patch16_224": 224,
+    "cait_xxs24_224": 224,
+    "swin_t": 224,
+    "swin_v2_t": 256,
+    "maxvit_t": 224,
+    "mixer_s16_224": 224,
+    "pvt_v2_b0": 224,
+    "mobilevit_s": 256,
+    "levit_128s": 224,
 }
-"""torchvision architecture -> side of its input in pixels."""
+"""torchvision or timm architecture -> side of its input in pixels."""
+
+OPTIONS = {"vit_small_patch14_reg4_dinov2": {"num_classes": 1000}}
+"""What timm needs to be told: DINOv2 comes without a classifier."""
 
 HEADER = """# What `--layer auto` picks
 
-Written by `tools/target_layers.py` from torchvision's architectures (opset 17). The rule is in
-[how-it-works.md](how-it-works.md); `onnx-gradcam inspect` shows all candidates of your model.
+Written by `tools/target_layers.py` from architectures of torchvision and timm (opset 17). The rule
+is in [how-it-works.md](how-it-works.md); `onnx-gradcam inspect` shows all candidates of your model.
+
+Of transformers whose class token alone is classified it picks what the last attention reads, the
+first normalisation of the last block: behind it patch tokens have no gradient. Tokens are laid out
+on their grid; class, distillation and register tokens are left out. More architectures:
+[zoo.md](zoo.md).
 
 | architecture | layer | A | computed by | read by |
 |---|---|---|---|---|
@@ -52,13 +72,15 @@ Written by `tools/target_layers.py` from torchvision's architectures (opset 17).
 
 def row(name: str, size: int, folder: Path) -> str:
     """Return the table row of one architecture."""
-    model = randomised(name)
+    model = randomised(name, **OPTIONS.get(name, {}))
     path = folder / "model.onnx"
     export_torch(model, torch.zeros(1, 3, size, size), path)
     report = inspect_model(path)
     assert report.recommended is not None, report.reason
     layer = report.candidates[report.recommended]
-    readers = report.reason.rsplit("read by ", 1)[1].rstrip(")")
+    readers = report.reason.rpartition("read by ")[2].rstrip(")")
+    if "attention" in report.reason:
+        readers = "the last attention"
     shape = format_shape(layer.channels_first)
     return f"| {name} | `{layer.tensor}` | {shape} | {layer.op_type} | {readers} |"
 
