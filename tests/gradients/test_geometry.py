@@ -82,9 +82,18 @@ def check(case: Case, opset: int) -> None:
     assert error_of(gradient, measured(case)) < FLOAT32_TOLERANCE
 
 
+def axes_of_unknown_size(sizes: list[int], unknown: bool) -> tuple[int, ...]:
+    return (0, *range(2, 2 + len(sizes))) if unknown else (0,)
+
+
 @random_geometry
-@given(windows(any_padding=True), st.sampled_from(CHANNELS), st.sampled_from([7, 11, 21]))
-def test_conv(drawn: Drawn, channels: Any, opset: int) -> None:
+@given(
+    windows(any_padding=True),
+    st.sampled_from(CHANNELS),
+    st.sampled_from([7, 11, 21]),
+    st.booleans(),
+)
+def test_conv(drawn: Drawn, channels: Any, opset: int, unknown: bool) -> None:
     attributes, kernel, sizes = drawn
     group, per_group, outputs = channels
     weight = (group * outputs, per_group, *kernel)
@@ -94,14 +103,23 @@ def test_conv(drawn: Drawn, channels: Any, opset: int) -> None:
         (1, group * per_group, *sizes),
         (opset, opset),
         {"w": weights(*weight)},
+        symbolic=axes_of_unknown_size(sizes, unknown and opset >= 10),
     )
     check(case, opset)
 
 
 @random_geometry
-@given(windows(any_padding=False), st.booleans(), st.booleans(), st.sampled_from([11, 21]))
+@given(
+    windows(any_padding=False),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([10, 11, 21]),
+    st.booleans(),
+)
 @pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool"])
-def test_pooling(op_type: str, drawn: Drawn, ceil: bool, counted: bool, opset: int) -> None:
+def test_pooling(
+    op_type: str, drawn: Drawn, ceil: bool, counted: bool, opset: int, unknown: bool
+) -> None:
     attributes, _, sizes = drawn
     if op_type == "AveragePool":
         attributes += ", count_include_pad=1" if counted else ""
@@ -112,5 +130,6 @@ def test_pooling(op_type: str, drawn: Drawn, ceil: bool, counted: bool, opset: i
         f"y = {op_type}<{attributes}>(A)",
         (1, 2, *sizes),
         (opset, opset),
+        symbolic=axes_of_unknown_size(sizes, unknown),
     )
     check(case, opset)
