@@ -59,6 +59,8 @@ class ExportMetadata:
         token_source: where the number of tokens depends on the size of the image: the tensor whose
             spatial axes are their grid; `token_grid` and `token_rows` are then an example.
         token_source_layout: axes of that tensor, e.g. ``NCHW``.
+        score_scale: step of `score_output` where that is quantized to integers, else 1.
+        score_zero_point: the integer that stands for 0 there.
         preprocessing: `Preprocessing.to_dict()`, or None when none was given.
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
@@ -82,6 +84,8 @@ class ExportMetadata:
     token_rows: int = 0
     token_source: str = ""
     token_source_layout: str = ""
+    score_scale: float = 1.0
+    score_zero_point: float = 0.0
     preprocessing: dict[str, Any] | None = None
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)

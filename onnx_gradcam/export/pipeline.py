@@ -43,6 +43,7 @@ from onnx_gradcam.export.precision import (
     gradient_emitter,
     refuse_invalid_halves,
 )
+from onnx_gradcam.export.quantized_score import integer_grid
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import Tail, cut_tail
@@ -254,6 +255,7 @@ def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
 def _metadata(job: _Job, built: Built) -> ExportMetadata:
     recipe = job.preprocessing
     arrangement = job.target.arrangement
+    scale, zero_point = integer_grid(job.graph, job.scores.output)
     return ExportMetadata(
         tool_version=__version__,
         gradient_builder=built.builder,
@@ -272,6 +274,8 @@ def _metadata(job: _Job, built: Built) -> ExportMetadata:
         num_classes=job.scores.num_classes,
         class_input=str(job.class_input),
         source_sha256=job.loaded.sha256,
+        score_scale=scale,
+        score_zero_point=zero_point,
         preprocessing=None if recipe is None else recipe.to_dict(),
         labels=job.labels,
         straight_through=straight_through(job.tail.nodes),

@@ -59,6 +59,18 @@ def is_quantized(graph: Graph, tensor: str) -> bool:
     return before_quantization(graph, tensor)[0] != tensor
 
 
+def integer_grid(graph: Graph, output: str) -> tuple[float, float]:
+    """Return scale and zero point of an output of quantized integers, 1 and 0 for others."""
+    name = output
+    while (node := graph.producer_of(name)) is not None and not graph.is_float(output):
+        if node.op_type == "QuantizeLinear":
+            return scalar_grid(graph.flow, node) or (1.0, 0.0)
+        if node.op_type not in _MOVES:
+            break
+        name = node.input[0]
+    return 1.0, 0.0
+
+
 def emit_ranking(emit: Emitter, ranking: Ranking) -> str:
     """Return the scores to rank, as floats."""
     if ranking.quantize is None:
@@ -81,23 +93,30 @@ def quantized_rows(graph: Graph, tensor: str, scores: Array) -> tuple[Array, flo
 
 
 def output_steps(graph: Graph) -> dict[str, float]:
-    """Return the size of a quantization step of the outputs that are dequantized numbers."""
+    """Return how far a rounding that falls otherwise can move the outputs that are quantized.
+
+    The size of the last quantization step, or what that of the scores makes of it behind Softmax.
+    """
     found = {name: _step(graph, name) for name in graph.outputs}
-    return {name: step for name, step in found.items() if step is not None}
+    return {name: step for name, step in found.items() if step}
 
 
 _STEEPEST = {"LogSoftmax": 2.0, "Sigmoid": 0.25, "Softmax": 0.5}
-"""How much an output changes at most when all inputs change by up to one."""
+"""How much a result changes at most when all operands change by up to one."""
 
 
-def _step(graph: Graph, name: str) -> float | None:
-    factor = 1.0
-    while (node := graph.producer_of(name)) is not None and node.domain in {"", "ai.onnx"}:
+def _step(graph: Graph, name: str) -> float:
+    node = graph.producer_of(name)
+    if node is None or node.domain not in {"", "ai.onnx"}:
+        return 0.0
+    if node.op_type in {"DequantizeLinear", "QuantizeLinear"}:
+        grid = scalar_grid(graph.flow, node)
+        before = _step(graph, node.input[0])
+        if grid is None:
+            return 0.0
         if node.op_type == "DequantizeLinear":
-            grid = scalar_grid(graph.flow, node)
-            return None if grid is None else factor * grid[0]
-        factor *= _STEEPEST.get(node.op_type, 1.0)
-        if node.op_type not in {*_MOVES, *_STEEPEST}:
-            return None
-        name = node.input[0]
-    return None
+            return max(1.0, before) * grid[0]
+        return max(1.0, before / grid[0])
+    if node.op_type in {*_MOVES, *_STEEPEST}:
+        return _STEEPEST.get(node.op_type, 1.0) * _step(graph, node.input[0])
+    return 0.0

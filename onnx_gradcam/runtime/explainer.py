@@ -291,7 +291,10 @@ class Explainer:
                 f"output {self.metadata.score_output!r} of shape {scores.shape} is not one score"
                 f" for each of {self.num_classes} classes and {images} images"
             )
-        return scores.reshape(images, self.num_classes).astype(np.float32, copy=False)
+        floats = scores.reshape(images, self.num_classes).astype(np.float32, copy=False)
+        if self.metadata.score_scale == 1 and self.metadata.score_zero_point == 0:
+            return floats
+        return (floats - self.metadata.score_zero_point) * np.float32(self.metadata.score_scale)
 
 
 def _without_channels(image: NDArray[Any], declared: ImageInput) -> NDArray[Any]:

@@ -24,7 +24,7 @@ class Explanation:
 
     Attributes:
         scores: float32 ``(N, K)``, the model's own output (probabilities where it ends in a
-            softmax).
+            softmax); quantized integers as the numbers they stand for.
         classes: int64 ``(N,)``, the class that was explained.
         cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes).
         raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize.

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from onnx_gradcam.export.expansion.registry import expansion
 from onnx_gradcam.gradients.registry import Context, FormulaError
 
+_EIGHT_BITS = frozenset({TensorProto.INT8, TensorProto.INT32, TensorProto.UINT8})
 _GEOMETRY = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
@@ -67,6 +68,22 @@ def _bias(ctx: Context, name: str, *scales: str) -> str:
     single = all(_is_single(ctx, scale) for scale in scales)
     flat = product if single else emit.reshape(product, [-1])
     return emit.mul(emit.cast(name, emit.dtype(scales[0])), flat)
+
+
+@expansion("DequantizeLinear", "QuantizeLinear")
+def _without_domain(ctx: Context) -> list[str]:
+    """The operators of onnxruntime's domain are the standard ones, with more types.
+
+    Raises:
+        FormulaError: a type that the standard operators do not have in the model's opset.
+    """
+    quantizes = ctx.node.op_type == "QuantizeLinear"
+    dtype = ctx.emit.dtype(ctx.outputs[0] if quantizes else ctx.inputs[0])
+    if dtype not in _EIGHT_BITS and ctx.emit.opset < 21:
+        raise FormulaError("quantization to 16 bits needs opset 21; convert the model")
+    axis = ctx.attribute("axis", 1)
+    inputs = [name for name in ctx.inputs if name]
+    return [ctx.emit.node(ctx.node.op_type, inputs, axis=axis if ctx.emit.opset >= 13 else None)]
 
 
 # -- products --------------------------------------------------------------------------------------
