@@ -198,25 +198,25 @@ class _WideningEmitter(Emitter):
         if name in self._again and name not in self._wide:
             self._copy(self._graph.nodes[self._graph.producer[name]])
         if name in self._graph.halves and name not in self._wide:
-            self._append("Cast", [name], [name], to=TensorProto.FLOAT)
+            self._append(helper.make_node("Cast", [name], [name], to=TensorProto.FLOAT))
         return self._wide.get(name, name)
 
     def _copy(self, node: NodeProto) -> None:
         """Append a node of the tail, reading float32."""
         if node.domain not in _STANDARD or any(a.HasField("g") or a.graphs for a in node.attribute):
             return
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        inputs = [self._widened(name) for name in node.input]
-        self._append(node.op_type, inputs, node.output, **attributes)
+        copy = NodeProto(op_type=node.op_type, attribute=node.attribute, output=node.output)
+        copy.input.extend([self._widened(name) for name in node.input])
+        self._append(copy)
 
-    def _append(
-        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any
-    ) -> None:
-        """Append a node that gives forward tensors in float32."""
+    def _append(self, node: NodeProto) -> None:
+        """Append a node whose outputs are named like the forward tensors that it gives anew."""
+        outputs = list(node.output)
         with self.scope("float32"):
-            made = [self.unique(name.lstrip("/")) if name else "" for name in outputs]
-        self.nodes.append(helper.make_node(op_type, inputs, made, name=made[0], **attributes))
-        for name, wide in zip(outputs, made, strict=True):
+            node.output[:] = [self.unique(n.lstrip("/")) if n else "" for n in outputs]
+        node.name = next(filter(None, node.output))
+        self.nodes.append(node)
+        for name, wide in zip(outputs, node.output, strict=True):
             if name:
                 self._wide[name] = wide
                 self.declare(wide, self.dtype(name), self.shape(name))
