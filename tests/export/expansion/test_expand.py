@@ -201,10 +201,74 @@ def test_a_layer_by_the_name_of_a_fused_node(tmp_path: Path) -> None:
     assert report.target == "b"
 
 
+BLOCKED = """
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft.nchwc" : 1]>
+g (float[N,3,8,8] image) => (float[N,5] logits) {
+  a = com.microsoft.nchwc.Conv<activation="Relu", pads=[1,1,1,1]>(image, w)
+  NODES
+  f = GlobalAveragePool(e)
+  g = Flatten(f)
+  logits = Gemm(g, fc)
+}"""
+
+
+def blocked(nodes: str) -> onnx.ModelProto:
+    """Return a model such as ORT_ENABLE_ALL saves; it runs on some processors alone."""
+    model = parser.parse_model(BLOCKED.replace("NODES", nodes))
+    for name, shape in {"w": (16, 3, 3, 3), "v": (16, 16, 3, 3), "fc": (16, 5)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(shape, "f"), name))
+    return model
+
+
 def test_blocked_layouts_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    body = FUSED.replace("e = Mul(c, d)", "e = Relu(c)")
-    wide = {"w": (32, 3, 3, 3), "v": (32, 32, 3, 3), "fc": (32, 5), "bias": (5,)}
-    blocked = optimised(network(body, wide), tmp_path, "ALL")
-    assert "com.microsoft.nchwc" in {node.domain for node in blocked.graph.node}
-    with pytest.raises(UnsupportedModelError, match="ORT_ENABLE_EXTENDED"):
-        export_model(blocked, tmp_path / "out.onnx", gradient_builder="reverse")
+    model = blocked("e = com.microsoft.nchwc.ReorderOutput<channels=16>(a)")
+    with pytest.raises(UnsupportedModelError, match="ORT_ENABLE_EXTENDED or less, between 'a'"):
+        export_model(model, tmp_path / "out.onnx", layer="a", gradient_builder="reverse")
+
+
+def test_blocked_layouts_before_the_layer_are_no_obstacle() -> None:
+    model = blocked(
+        """c = com.microsoft.nchwc.ReorderOutput<channels=16, channels_last=1>(a)
+        d = Transpose<perm=[0,3,1,2]>(c) h = Conv(d, v) e = Relu(h)"""
+    )
+    report = inspect_model(model)
+    assert report.recommended is not None
+    assert report.candidates[report.recommended].tensor == "e"
+    assert all(row.reverse for row in report.operators)
+
+
+@pytest.mark.parametrize(
+    ("opset", "ir_version", "element", "options"),
+    [
+        (9, 8, "float", {}),
+        (11, 3, "float", {"class_input": "fixed:2"}),
+        (13, 8, "float16", {}),
+        (17, 8, "float16", {}),
+        (25, 11, "float", {}),
+    ],
+)
+def test_opsets_and_element_types(
+    tmp_path: Path, opset: int, ir_version: int, element: str, options: dict[str, str]
+) -> None:
+    layer = "LayerNormalization" if opset < 17 else "SimplifiedLayerNormalization"
+    model = parser.parse_model(
+        f"""<ir_version: {ir_version}, opset_import: ["" : {opset}, "com.microsoft" : 1]>
+        g ({element}[N,3,8,8] image) => ({element}[N,5] logits) {{
+        a = Conv<pads=[1,1,1,1]>(image, w) b = Relu(a) c = Transpose<perm=[0,2,3,1]>(b)
+        d = {layer}<axis=-1, epsilon=0.001>(c, scale) e = com.microsoft.Gelu(d)
+        f = Transpose<perm=[0,3,1,2]>(e) h = GlobalAveragePool(f) i = Flatten(h)
+        logits = MatMul(i, fc) }}"""
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (6, 3, 3, 3), "scale": (6,), "fc": (6, 5)}.items():
+        values = rng.standard_normal(shape).astype("f2" if element == "float16" else "f4")
+        tensor = numpy_helper.from_array(values, name)
+        model.graph.initializer.append(tensor)
+        if ir_version < 4:
+            value = helper.make_tensor_value_info(name, tensor.data_type, shape)
+            model.graph.input.append(value)
+    report = export_model(
+        model, tmp_path / "out.onnx", layer="b", gradient_builder="reverse", **options
+    )
+    assert report.verification is not None
+    assert report.verification.passed
