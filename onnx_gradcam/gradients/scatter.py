@@ -128,9 +128,10 @@ def _scatter_elements_gradients(ctx: Context, op_type: str) -> Gradients:
     emit, (data, index, updates) = ctx.emit, ctx.inputs
     axis = ctx.attribute("axis", 0) % len(ctx.shape(data))
     results: list[str | None] = [None, None, None]
+    replaces = _replaces(ctx)
     if ctx.wanted[0]:
         results[0] = ctx.dy
-        if _replaces(ctx):
+        if replaces:
             results[0] = emit.node(op_type, [ctx.dy, index, emit.zeros_like(updates)], axis=axis)
     if ctx.wanted[2]:
         results[2] = pick_elements(ctx, ctx.dy, data, index, axis)
@@ -153,9 +154,10 @@ def _replaces(ctx: Context) -> bool:
 def _scatter_nd(ctx: Context) -> Gradients:
     emit, (_data, index, updates) = ctx.emit, ctx.inputs
     results: list[str | None] = [None, None, None]
+    replaces = _replaces(ctx)
     if ctx.wanted[0]:
         results[0] = ctx.dy
-        if _replaces(ctx):
+        if replaces:
             results[0] = emit.node("ScatterND", [ctx.dy, index, emit.zeros_like(updates)])
     if ctx.wanted[2]:
         results[2] = emit.node("GatherND", [ctx.dy, index])
