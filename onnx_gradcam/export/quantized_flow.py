@@ -36,6 +36,8 @@ def carrying_results(
     """
     if node.op_type in QUANTIZERS:
         return [node.output[0]]
+    if node.op_type == "CastLike" and node.input[0] not in carrying:
+        return []  # of its second input it takes the type alone
     results = [name for name in node.output if name]
     moves = node.op_type in _INTEGER_OPERATORS and any(not is_float(name) for name in carrying)
     return results if moves else [name for name in results if is_float(name)]
