@@ -52,7 +52,6 @@ _SWIN = {
 
 _TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
     ("timm/resnet18", "legacy", 32, _NARROW),
-    ("timm/seresnet50", "dynamo", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
     ("timm/resnest14d", "legacy", 32, {**_NARROW, "channels": (4, 4, 8, 8)}),
     ("timm/densenet121", "dynamo", 32, {"block_config": (2, 2), "growth_rate": 4}),
     ("timm/convnextv2_atto", "legacy", 64, {"depths": (1, 1, 1, 1), "dims": (8, 12, 16, 24)}),
@@ -63,7 +62,6 @@ _TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
     ("timm/eva02_tiny_patch14_224", "dynamo", 32, _TIMM_VIT),
     ("timm/vit_base_patch16_siglip_224", "legacy", 32, {**_TIMM_VIT, "embed_dim": 16}),
     ("timm/swin_tiny_patch4_window7_224", "dynamo", 32, _SWIN),
-    ("timm/swinv2_tiny_window8_256", "dynamo", 32, _SWIN),
     (
         "timm/hiera_tiny_224",
         "dynamo",
@@ -77,7 +75,12 @@ _TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
         32,
         {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 24},
     ),
-    ("timm/caformer_s18", "legacy", 64, {"depths": (1, 1, 1, 1), "dims": (4, 8, 32, 32)}),
+    (
+        "timm/poolformer_s12",
+        "legacy",
+        64,
+        {"depths": (1, 1, 1, 1), "dims": (8, 16, 16, 16)},
+    ),
     (
         "timm/focalnet_tiny_srf",
         "dynamo",
@@ -119,11 +122,24 @@ _TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
         | {"num_heads_outer": 2},
     ),
     (
-        "timm/sequencer2d_s",
-        "legacy",
-        56,
-        {"img_size": 56, "layers": (1,) * 4, "embed_dims": (8, 16, 16, 16)}
-        | {"hidden_sizes": (4,) * 4},
+        "torchvision/ShuffleNetV2",
+        "dynamo",
+        64,
+        {"stages_repeats": [2, 2, 1], "stages_out_channels": [8, 16, 24, 32, 32]},
+    ),
+    (
+        "torchvision/MaxVit",
+        "dynamo",
+        32,
+        {
+            "input_size": (32, 32),
+            "stem_channels": 8,
+            "partition_size": 2,
+            "block_channels": [8, 16],
+            "block_layers": [1, 1],
+            "head_dim": 4,
+            "stochastic_depth_prob": 0.0,
+        },
     ),
     ("transformers/ViT", "legacy", 32, _VIT),
     (
@@ -137,7 +153,7 @@ _TABLE: list[tuple[str, str, int, dict[str, Any]]] = [
         "transformers/Cvt",
         "dynamo",
         64,
-        {"embed_dim": [8, 16, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 2]},
+        {"embed_dim": [8, 8, 16], "depth": [1, 2, 3], "num_heads": [1, 2, 2]},
     ),
     (
         "transformers/RegNet",
