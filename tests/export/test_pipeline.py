@@ -118,7 +118,7 @@ def test_failed_verification_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = VerificationReport((Check("gradient", False, "made up"),))
-    monkeypatch.setattr(pipeline, "verify_export", lambda *_: failed)
+    monkeypatch.setattr(pipeline, "verify_export", lambda *_, **__: failed)
     with pytest.raises(VerificationError, match="gradient: made up; nothing was written"):
         export_model(model_of(), tmp_path / "out.onnx", gradient_builder="reverse")
     assert list(tmp_path.iterdir()) == []
@@ -130,7 +130,9 @@ def test_auto_tries_the_other_builder_after_a_failed_verification(
 ) -> None:
     proven = pipeline.verify_export
 
-    def refuse_training(exported: Path, source: object, metadata: ExportMetadata) -> object:
+    def refuse_training(
+        exported: Path, source: object, metadata: ExportMetadata, inputs: object
+    ) -> object:
         if metadata.gradient_builder == "reverse":
             return proven(exported, source, metadata)  # type: ignore[arg-type]
         return VerificationReport((Check("gradient", False, "made up"),))

@@ -76,6 +76,7 @@ def test_inspect(name: str, tmp_path: Path) -> None:
         ("a score without the image", "'logits' does not depend on 'image'"),
         ("indices in place of scores", "the model has no float output"),
         ("an image without a batch axis", "(3, 8, 8) has no batch axis; export the model with one"),
+        ("frames in the batch", "no spatial feature map"),
         ("a map in place of scores", "more than a class axis: it is no classification score"),
         ("a table in place of an image", "no spatial feature map"),
     ],
@@ -89,7 +90,7 @@ def test_no_heat_map(name: str, reason: str, tmp_path: Path) -> None:
 
 
 def test_all_cases_without_a_heat_map_are_tested() -> None:
-    assert len(WITHOUT_HEAT_MAP) == 6
+    assert len(WITHOUT_HEAT_MAP) == 7
 
 
 def test_two_heads_need_a_choice(tmp_path: Path) -> None:

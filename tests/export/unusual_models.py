@@ -310,6 +310,13 @@ WITHOUT_HEAT_MAP = {
         outputs="float[5] logits",
         integers={"first": [0]},
     ),
+    "frames in the batch": Unusual(
+        """frames = Reshape(video, apart) c = Conv<pads=[1,1,1,1]>(frames, w1) A = Relu(c)
+        pooled = GlobalAveragePool(A) flat = Flatten(pooled) g = Gemm<transB=1>(flat, w9, b9)
+        each = Reshape(g, together) logits = ReduceMean<axes=[1], keepdims=0>(each)""",
+        inputs="float[N, 4, 3, 8, 8] video",
+        integers={"apart": [-1, 3, 8, 8], "together": [-1, 4, 5]},
+    ),
     "a map in place of scores": Unusual(
         "logits = Conv<pads=[1,1,1,1]>(image, w1)", outputs="float[N, 4, 8, 8] logits"
     ),
