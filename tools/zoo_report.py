@@ -152,5 +152,7 @@ Errors are relative (Euclidean norm) to PyTorch autograd at the same tensor, whi
 all tensors of the network by its values. They are those of float32, onnxruntime against PyTorch;
 where that exceeds 1e-4, those of the same graph in float64 against autograd in float64 (marked †):
 in float32 two engines disagree about units that lie within rounding of the kink of a ReLU.
-*overhead*: time with the explanation / time without, on one thread, at these small sizes.
+The error of a heat map that cancels to zero (before a normalisation per channel) is relative to
+its summands. *overhead*: time with the explanation / time without, on one thread, at these small
+sizes.
 """
