@@ -20,7 +20,7 @@ from onnx_gradcam.export.quantized_score import (
     emit_ranking,
     is_quantized,
 )
-from onnx_gradcam.export.sizes import is_invented as is_anonymous
+from onnx_gradcam.export.sizes import is_invented
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
 _ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
@@ -163,7 +163,7 @@ def _with_batch_axis(graph: Graph, tensor: str) -> str:
 
 def format_shape(shape: tuple[Dim, ...]) -> str:
     """Return ``(N, 3, 224, 224)`` for messages, ``?`` for what is unknown."""
-    return "(" + ", ".join("?" if is_anonymous(d) else str(d) for d in shape) + ")"
+    return "(" + ", ".join("?" if is_invented(d) else str(d) for d in shape) + ")"
 
 
 @dataclass(frozen=True)
