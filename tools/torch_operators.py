@@ -61,6 +61,20 @@ def _group_normalization(attributes: Attributes, inputs: Sequence[Any], opset: i
     return F.group_norm(x, groups, scale, bias, epsilon)
 
 
+def _layer_normalization(
+    attributes: Attributes, inputs: Sequence[Any], _opset: int
+) -> torch.Tensor:
+    x, scale, bias = inputs
+    return F.layer_norm(x, x.shape[attributes.get("axis", -1) :]) * scale + bias
+
+
+def _instance_normalization(
+    attributes: Attributes, inputs: Sequence[Any], _opset: int
+) -> torch.Tensor:
+    x, scale, bias = inputs
+    return F.instance_norm(x, weight=scale, bias=bias, eps=attributes.get("epsilon", 1e-5))
+
+
 def _rms_normalization(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
     x, scale = inputs
     shape = x.shape[attributes.get("axis", -1) :]
@@ -125,6 +139,8 @@ OPERATORS: dict[str, Operator] = {
         attributes["equation"].decode(), *inputs
     ),
     "GroupNormalization": _group_normalization,
+    "InstanceNormalization": _instance_normalization,
+    "LayerNormalization": _layer_normalization,
     "RMSNormalization": _rms_normalization,
     "RotaryEmbedding": _rotary_embedding,
     "ReduceL1": reduction(

@@ -7,6 +7,9 @@ MeanVarianceNormalization-13, RMSNormalization-23, Softmax-13, LogSoftmax-13.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from onnx_gradcam.gradients.broadcasting import unbroadcast
 from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.reduction import reduced
@@ -42,47 +45,72 @@ def _batch_normalization(ctx: Context) -> Gradients:
 # -- by statistics of the input ----------------------------------------------------------------
 
 
-def standardization(
-    emit: Emitter, g: str, x: str, axes: list[int], epsilon: float, *, centred: bool = True
-) -> str:
-    """Return dL/dx from g = dL/dxhat of xhat = (x - mean) / d, d = sqrt(var + epsilon).
+@dataclass(frozen=True)
+class Standardized:
+    """xhat = (x - mean) / d, d = sqrt(var + epsilon), by mean and variance over some axes.
 
-    dx = (g - mean(g) - xhat mean(g xhat)) / d, all over `axes`. Where x is not centred, which
-    makes the variance a mean square, there is no mean(g).
+    Where x is not centred, there is no mean, and the variance is a mean square.
     """
-    if centred:
-        x = emit.sub(x, emit.reduce_mean(x, axes))
-        g = emit.sub(g, emit.reduce_mean(g, axes))
-    variance = emit.reduce_mean(emit.mul(x, x), axes)
-    inverse = emit.unary("Reciprocal", emit.unary("Sqrt", emit.add(variance, epsilon)))
-    normalised = emit.mul(x, inverse)
-    projection = emit.mul(normalised, emit.reduce_mean(emit.mul(g, normalised), axes))
-    return emit.mul(emit.sub(g, projection), inverse)
+
+    emit: Emitter
+    xhat: str
+    reciprocal: str
+    axes: list[int]
+    centred: bool
+
+    @classmethod
+    def of(
+        cls, emit: Emitter, x: str, axes: list[int], epsilon: float, *, centred: bool = True
+    ) -> Standardized:
+        """Compute xhat and 1 / d from x."""
+        if centred:
+            x = emit.sub(x, emit.reduce_mean(x, axes))
+        variance = emit.reduce_mean(emit.mul(x, x), axes)
+        reciprocal = emit.unary("Reciprocal", emit.unary("Sqrt", emit.add(variance, epsilon)))
+        return cls(emit, emit.mul(x, reciprocal), reciprocal, axes, centred)
+
+    def gradient(self, g: str) -> str:
+        """Return dL/dx from g = dL/dxhat: (g - mean(g) - xhat mean(g xhat)) / d.
+
+        Without mean(g) where x is not centred.
+        """
+        emit = self.emit
+        if self.centred:
+            g = emit.sub(g, emit.reduce_mean(g, self.axes))
+        share = emit.reduce_mean(emit.mul(g, self.xhat), self.axes)
+        return emit.mul(emit.sub(g, emit.mul(self.xhat, share)), self.reciprocal)
 
 
 def layer_normalization(
     emit: Emitter, dy: str, x: str, scale: str, axes: list[int], epsilon: float
 ) -> str:
-    """Return dx of y = scale xhat + bias, with xhat as in `standardization`."""
-    return standardization(emit, emit.mul(dy, scale), x, axes, epsilon)
+    """Return dx of y = scale xhat + bias, with xhat as in `Standardized`."""
+    return Standardized.of(emit, x, axes, epsilon).gradient(emit.mul(dy, scale))
 
 
 @gradient("LayerNormalization", since=17)
 def _layer_normalization(ctx: Context) -> Gradients:
-    return [_normalized_from_axis(ctx, centred=True)]
+    return _normalized_from_axis(ctx, centred=True)
 
 
 @gradient("RMSNormalization", since=23)
 def _rms_normalization(ctx: Context) -> Gradients:
-    return [_normalized_from_axis(ctx, centred=False)]
+    return _normalized_from_axis(ctx, centred=False)
 
 
-def _normalized_from_axis(ctx: Context, *, centred: bool) -> str:
-    x, scale = ctx.inputs[:2]
+def _normalized_from_axis(ctx: Context, *, centred: bool) -> Gradients:
+    """y = scale xhat + bias: dscale = dy xhat and dbias = dy, summed where they were stretched."""
+    emit, (x, scale, *bias), y = ctx.emit, ctx.inputs, ctx.outputs[0]
     rank = len(ctx.shape(x))
     axes = list(range(ctx.attribute("axis", -1) % rank, rank))
-    g, epsilon = ctx.emit.mul(ctx.dy, scale), ctx.attribute("epsilon", 1e-5)
-    return standardization(ctx.emit, g, x, axes, epsilon, centred=centred)
+    normal = Standardized.of(emit, x, axes, ctx.attribute("epsilon", 1e-5), centred=centred)
+    dx = normal.gradient(emit.mul(ctx.dy, scale)) if ctx.wanted[0] else None
+    dscale = dbias = None
+    if ctx.wanted[1]:
+        dscale = unbroadcast(ctx, emit.mul(ctx.dy, normal.xhat), scale, y)
+    if bias and ctx.wanted[2]:
+        dbias = unbroadcast(ctx, ctx.dy, bias[0], y)
+    return [dx, dscale, dbias]
 
 
 @gradient("InstanceNormalization")
@@ -90,23 +118,42 @@ def _instance_normalization(ctx: Context) -> Gradients:
     """Over the axes of space, y = scale xhat + bias per channel."""
     emit, (x, scale, _) = ctx.emit, ctx.inputs
     rank = len(ctx.shape(x))
-    g = emit.mul(ctx.dy, along_channels(emit, scale, rank))
-    return [standardization(emit, g, x, list(range(2, rank)), ctx.attribute("epsilon", 1e-5))]
+    normal = Standardized.of(emit, x, list(range(2, rank)), ctx.attribute("epsilon", 1e-5))
+    dx = None
+    if ctx.wanted[0]:
+        dx = normal.gradient(emit.mul(ctx.dy, along_channels(emit, scale, rank)))
+    return [dx, *_per_channel(ctx, normal.xhat)]
+
+
+def _per_channel(ctx: Context, xhat: str) -> Gradients:
+    """Return dscale = sum(dy xhat) and dbias = sum(dy) over all axes but the channels'."""
+    axes = [axis for axis in range(len(ctx.shape(ctx.inputs[0]))) if axis != 1]
+    terms = [lambda: ctx.emit.mul(ctx.dy, xhat), lambda: ctx.dy]
+    return [
+        ctx.emit.reduce_sum(term(), axes, keepdims=False) if wanted else None
+        for term, wanted in zip(terms, ctx.wanted[1:], strict=True)
+    ]
 
 
 @gradient("GroupNormalization", since=18, until=20)
 def _group_normalization_by_group(ctx: Context) -> Gradients:
     """One scale and bias per group."""
-    grouped = _grouped(ctx, ctx.dy)
-    scale = ctx.emit.reshape(ctx.inputs[1], [1, -1, 1])
-    return [_group_normalization(ctx, ctx.emit.mul(grouped, scale))]
+    normal, dy = _standardized_groups(ctx), _grouped(ctx, ctx.dy)
+    g = ctx.emit.mul(dy, ctx.emit.reshape(ctx.inputs[1], [1, -1, 1]))
+    return [ctx.emit.reshape_like(normal.gradient(g), ctx.inputs[0])]
 
 
 @gradient("GroupNormalization", since=21)
 def _group_normalization_by_channel(ctx: Context) -> Gradients:
     """One scale and bias per channel."""
-    scale = along_channels(ctx.emit, ctx.inputs[1], len(ctx.shape(ctx.inputs[0])))
-    return [_group_normalization(ctx, _grouped(ctx, ctx.emit.mul(ctx.dy, scale)))]
+    emit, (x, scale, _) = ctx.emit, ctx.inputs
+    normal = _standardized_groups(ctx)
+    dx = None
+    if ctx.wanted[0]:
+        g = emit.mul(ctx.dy, along_channels(emit, scale, len(ctx.shape(x))))
+        dx = emit.reshape_like(normal.gradient(_grouped(ctx, g)), x)
+    xhat = emit.reshape_like(normal.xhat, x) if ctx.wanted[1] else ""
+    return [dx, *_per_channel(ctx, xhat)]
 
 
 def _grouped(ctx: Context, value: str) -> str:
@@ -114,11 +161,9 @@ def _grouped(ctx: Context, value: str) -> str:
     return ctx.emit.reshape(value, [0, ctx.attribute("num_groups"), -1])
 
 
-def _group_normalization(ctx: Context, g: str) -> str:
-    """Return dL/dx from dL/dxhat ``(N, groups, -1)``."""
-    x, epsilon = ctx.inputs[0], ctx.attribute("epsilon", 1e-5)
-    dx = standardization(ctx.emit, g, _grouped(ctx, x), [2], epsilon)
-    return ctx.emit.reshape_like(dx, x)
+def _standardized_groups(ctx: Context) -> Standardized:
+    epsilon = ctx.attribute("epsilon", 1e-5)
+    return Standardized.of(ctx.emit, _grouped(ctx, ctx.inputs[0]), [2], epsilon)
 
 
 @gradient("MeanVarianceNormalization", since=9)

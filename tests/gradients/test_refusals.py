@@ -73,17 +73,6 @@ REFUSALS = [
         ),
         "no formula for the gradient of its input 1",
     ),
-    (
-        Case(
-            "LayerNormalization by its bias",
-            "y = LayerNormalization(k, s, A)",
-            (4,),
-            (17, 26),
-            {"k": weights(2, 3, 4), "s": weights(4)},
-            symbolic=(),
-        ),
-        "no formula for the gradient of its input 2",
-    ),
     # modes
     (
         Case(

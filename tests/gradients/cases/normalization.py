@@ -8,6 +8,7 @@ from tests.gradients.case import Case, positive, weights
 
 _STATISTICS = {"s": weights(3), "b": weights(3), "m": weights(3), "v": positive(3)}
 _FLAT = "refuses Softmax before opset 13"
+_X_ALONE = "differentiates by x alone"
 _UNKNOWN = "has no gradient of it"
 _ROUNDS = "computes in float32, as stash_type asks"
 _BATCH = "y = BatchNormalization(A, s, b, m, v)"
@@ -136,6 +137,30 @@ CASES = [
             (", axis 1", "<axis=1>", weights(3, 4)),
             (", axis -2, scale of the last", "<axis=-2, epsilon=0.3>", weights(4)),
             (", one scale", "<stash_type=1>", weights(1)),
+        )
+    ),
+    # by scale and bias
+    *(
+        Case(
+            f"{op_type} by its {what}, {first} to {last}",
+            f"y = {op_type}{attributes}({operands})",
+            shape,
+            (first, last),
+            {"k": weights(2, 4, 2, 3), "s": weights(*shape)},
+            symbolic=(),
+            images=False,
+            ad=_X_ALONE,
+            training=_X_ALONE if op_type == "LayerNormalization" else "",
+        )
+        for op_type, first, last, attributes, shape, biased in (
+            ("LayerNormalization", 17, 26, "<axis=2>", (2, 3), True),
+            ("RMSNormalization", 23, 26, "", (3,), False),
+            ("InstanceNormalization", 7, 26, "", (4,), True),
+            ("GroupNormalization", 21, 26, "<num_groups=2>", (4,), True),
+        )
+        for what, operands in (
+            ("scale", "k, A, s" if biased else "k, A"),
+            *([("bias", "k, s, A")] if biased else []),
         )
     ),
     *(
