@@ -131,7 +131,11 @@ def structural_problem(model: Path | onnx.ModelProto, *, full: bool = False) -> 
 
 
 def _check(target: str | onnx.ModelProto, full: bool) -> None:
-    """Have onnx.checker look at a model; it does not object to onnxruntime's own operators."""
+    """Have onnx.checker look at a model; it does not object to onnxruntime's own operators.
+
+    Raises:
+        ValidationError: what it objects to; full checks raise an `InferenceError` as well.
+    """
     try:
         onnx.checker.check_model(target, full_check=full)
     except onnx.checker.ValidationError as error:
