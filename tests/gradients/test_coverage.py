@@ -6,7 +6,7 @@ from collections import Counter
 
 from onnx_gradcam.gradients.registry import gradient_table, lowering_table
 from tests.gradients.case import OLDEST_OPSET, versions
-from tests.gradients.cases import CASES
+from tests.gradients.cases import CASES, quantization
 from tests.gradients.engines import torch_gradients
 from tests.gradients.test_lowerings import LOWERINGS
 
@@ -21,7 +21,7 @@ NOT_RUN = {
 def test_every_gradient_has_cases_at_both_ends_of_its_range() -> None:
     looked_at = {
         (op_type, opset)
-        for case in CASES
+        for case in (*CASES, *quantization.CASES)
         if not case.runtime
         for opset in case.checked_opsets()
         for op_type in case.op_types()
@@ -37,7 +37,7 @@ def test_every_gradient_has_cases_at_both_ends_of_its_range() -> None:
 def test_every_form_of_an_operator_has_a_case() -> None:
     looked_at = {
         (op_type, opset)
-        for case in CASES
+        for case in (*CASES, *quantization.CASES)
         for opset in case.checked_opsets()
         for op_type in case.op_types()
     }
@@ -55,7 +55,11 @@ def test_every_lowering_has_a_case() -> None:
 
 
 def test_names_of_cases_are_unique() -> None:
-    assert [name for name, count in Counter(c.name for c in CASES).items() if count > 1] == []
+    assert [
+        name
+        for name, count in Counter(c.name for c in (*CASES, *quantization.CASES)).items()
+        if count > 1
+    ] == []
 
 
 def test_references_of_pytorch_are_those_of_the_cases() -> None:
