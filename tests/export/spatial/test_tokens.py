@@ -95,9 +95,8 @@ def test_one_size_after_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layer", ["last", "b", "bm", "bx"])
 def test_what_only_the_class_token_leaves_is_refused(layer: str) -> None:
     graph = Graph(CLASS_TOKEN.model())
-    with pytest.raises(
-        UnsupportedModelError, match=r"only its class token does\).*nearest layer that works is 'bn1'"
-    ):
+    reason = r"only its class token does\).*nearest layer that works is 'bn1'"
+    with pytest.raises(UnsupportedModelError, match=reason):
         choose_layer(graph, "image", find_score(graph), layer)
 
 
