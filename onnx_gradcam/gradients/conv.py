@@ -42,9 +42,25 @@ def conv_input_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
     axes = window_axes(ctx, x, sizes[2:])
     if all(axis.stride == 1 for axis in axes):
         return _flipped_conv(ctx, dy, weight, sizes, group, axes)
-    if not all(axis.is_static for axis in axes):
-        return _conv_transpose_of_unknown_size(ctx, dy, weight, group, axes)
-    return _conv_transpose(ctx, dy, weight, group, axes)
+    return spread_windows(ctx, dy, weight, group, axes)
+
+
+def spread_windows(ctx: Context, dy: str, weight: str, group: int, axes: list[Axis]) -> str:
+    """Return the sum over all windows of what each gives to its positions: dy times the weights.
+
+    Args:
+        ctx: the node's context.
+        dy: ``(N, M, *out)``.
+        weight: ``(M, C / group, *kernel)``.
+        group: number of groups of channels.
+        axes: the windows.
+
+    Raises:
+        FormulaError: a size is known at run time only, and the opset is below 10.
+    """
+    if all(axis.is_static for axis in axes):
+        return _conv_transpose(ctx, dy, weight, group, axes)
+    return _conv_transpose_of_unknown_size(ctx, dy, weight, group, axes)
 
 
 def _flipped(ctx: Context, weight: str, sizes: list[int], group: int) -> str:

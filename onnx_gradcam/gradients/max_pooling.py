@@ -11,11 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import helper
 
+from onnx_gradcam.gradients.conv import spread_windows
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.pooling import pooled_axes
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
-from onnx_gradcam.gradients.sizes import Size, cut, pad, reshape, sizes_of
+from onnx_gradcam.gradients.sizes import Size, cut, pad, reshape
 from onnx_gradcam.gradients.windows import Axis, static
+
+_TO_THE_END = 2**31 - 1
 
 
 @gradient("MaxPool")
@@ -40,103 +43,67 @@ def _lower_max_pool_grad(ctx: Context) -> list[str]:
 def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy goes to the first position of its window that attains the maximum.
 
-    Positions p are split into phase and block, p = block * stride + phase, so that the k-th
-    positions of all windows are one contiguous slice of one phase. Going through the positions
-    of a window in order, the first that is not less than the maximum takes dy, and nothing is
-    left for later ones: ties go to the first, as in onnxruntime and PyTorch.
+    Going through the positions of a window in order, the first that equals the maximum takes dy,
+    and nothing is left for later ones: ties go to the first, as in onnxruntime and PyTorch. The
+    k-th positions of all windows are one slice in steps; what they took is put back by a
+    transposed convolution whose k-th kernel is one at k.
+    """
+    emit, axes = ctx.emit, pooled_axes(ctx, x, y)
+    kernel = [axis.kernel for axis in axes]
+    covered = _covered(ctx, x, axes)
+    shares: list[str] = []
+    for offset in itertools.product(*map(range, kernel)):
+        dy = emit.sub(dy, shares[-1]) if shares else dy
+        values = _every(emit, covered, offset, axes)
+        shares.append(emit.mul(_equal(emit, values, y), dy))
+    stack = reshape(
+        emit,
+        emit.concat([emit.unsqueeze(share, [2]) for share in shares], 2),
+        [-1, len(shares), *(axis.count for axis in axes)],
+    )
+    places = np.eye(len(shares)).reshape(len(shares), 1, *kernel)
+    dx = spread_windows(ctx, stack, emit.filled(places, x), 1, axes)
+    return emit.reshape_like(dx, x)
+
+
+def _covered(ctx: Context, x: str, axes: list[Axis]) -> str:
+    """Return what the windows cover of x, from the first position of the first on.
+
+    Where that is not x, the lowest number stands in for it.
     """
     emit = ctx.emit
-    axes = pooled_axes(ctx, x, y)
-    rank = len(axes)
-    surplus = [_surplus(axis) for axis in axes]
-    blocks = [axis.count + more for axis, more in zip(axes, surplus, strict=True)]
-    tails = [n * a.stride - a.begin - a.size for n, a in zip(blocks, axes, strict=True)]
     lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(emit.dtype(x))).min)
-    padded = pad(emit, x, [0, 0, *(a.begin for a in axes), 0, 0, *tails], lowest)
-    phases = _split_phases(emit, padded, axes, blocks)
-    collected: dict[tuple[int, ...], list[str]] = {}
-    remaining = dy
-    offsets = list(itertools.product(*(range(a.kernel) for a in axes)))
-    for number, offset in enumerate(offsets):
-        position = [k * a.dilation for k, a in zip(offset, axes, strict=True)]
-        phase = tuple(p % a.stride for p, a in zip(position, axes, strict=True))
-        start = [p // a.stride for p, a in zip(position, axes, strict=True)]
-        rest = [more - s for more, s in zip(surplus, start, strict=True)]
-        values = emit.pad(phases[phase], [0, 0, *(-s for s in start), 0, 0, *(-r for r in rest)])
-        lost = emit.less(values, y)
-        share = emit.where(lost, 0.0, remaining)
-        if number + 1 < len(offsets):
-            remaining = emit.where(lost, remaining, 0.0)
-        collected.setdefault(phase, []).append(emit.pad(share, [0, 0, *start, 0, 0, *rest]))
-    merged = _merge_phases(emit, collected, x, axes, blocks)
+    begins = [axis.begin for axis in axes]
     if all(axis.is_static for axis in axes):
-        crop = [-static(n) for n in (*(a.begin for a in axes), *tails)]
-        return emit.pad(merged, [0, 0, *crop[:rank], 0, 0, *crop[rank:]])
-    ends = [axis.begin + axis.size for axis in axes]
-    return cut(emit, merged, [axis.begin for axis in axes], ends, range(2, 2 + rank))
+        ends: list[Size] = [-static(axis.missing) for axis in axes]
+        return pad(emit, x, [0, 0, *begins, 0, 0, *ends], lowest)
+    ends = [axis.end + (axis.stride - 1 if axis.ceil else 0) for axis in axes]
+    padded = pad(emit, x, [0, 0, *begins, 0, 0, *ends], lowest)
+    lengths = [(axis.count - 1) * axis.stride + (1 + axis.reach) for axis in axes]
+    return cut(emit, padded, [0] * len(axes), lengths, range(2, 2 + len(axes)))
 
 
-def _surplus(axis: Axis) -> int:
-    """Return by how many the blocks of an axis exceed its windows.
-
-    The padded length, blocks times stride, holds all windows and the whole map. Where the size of
-    the map is not known, as many blocks are taken as any size may need.
-    """
-    held = axis.reach // axis.stride
-    if isinstance(axis.count, int) and isinstance(axis.size, int) and isinstance(axis.begin, int):
-        return max(held, -(-(axis.begin + axis.size) // axis.stride) - axis.count)
-    if not isinstance(axis.end, int):  # SAME: the map is at most count * stride long
-        return held
-    return max(held, -((axis.end - axis.reach) // axis.stride))
-
-
-def _split_phases(
-    emit: Emitter, x: str, axes: list[Axis], blocks: Sequence[Size]
-) -> dict[tuple[int, ...], str]:
-    """Return per phase the tensor ``(N, C, *blocks)`` of the positions of that phase."""
-    rank = len(axes)
-    strides = [a.stride for a in axes]
-    if all(s == 1 for s in strides):
-        return {(0,) * rank: x}
-    split: list[Size] = [0, 0]
-    for block, stride in zip(blocks, strides, strict=True):
-        split += [block, stride]
-    block_axes = [2 + 2 * i for i in range(rank)]
-    phase_axes = [3 + 2 * i for i in range(rank)]
-    apart = emit.transpose(reshape(emit, x, split), [*phase_axes, 0, 1, *block_axes])
-    result = {}
-    for phase in itertools.product(*(range(s) for s in strides)):
-        one = emit.slice(apart, phase, [i + 1 for i in phase], range(rank))
-        result[phase] = emit.squeeze(one, range(rank))
-    return result
+def _every(emit: Emitter, covered: str, offset: Sequence[int], axes: list[Axis]) -> str:
+    """Return the positions of all windows at an offset, ``(N, C, *out)``."""
+    strides = [axis.stride for axis in axes]
+    starts = [k * axis.dilation for k, axis in zip(offset, axes, strict=True)]
+    ends = [s - axis.reach or _TO_THE_END for s, axis in zip(starts, axes, strict=True)]
+    spatial = list(range(2, 2 + len(axes)))
+    if all(stride == 1 for stride in strides):
+        return emit.slice(covered, starts, ends, spatial)
+    if emit.opset >= 10:
+        bounds = [emit.ints(v) for v in (starts, ends, spatial, strides)]
+        return emit.node("Slice", [covered, *bounds])
+    # before, Slice takes no steps; a pooling of single elements does
+    part = emit.slice(covered, starts, ends, spatial)
+    return emit.node("MaxPool", [part], kernel_shape=[1] * len(axes), strides=strides)
 
 
-def _merge_phases(
-    emit: Emitter,
-    collected: dict[tuple[int, ...], list[str]],
-    x: str,
-    axes: list[Axis],
-    blocks: Sequence[Size],
-) -> str:
-    """Return the tensor whose phases are the sums of what was collected for each."""
-    rank = len(axes)
-    strides = [a.stride for a in axes]
-    if all(s == 1 for s in strides):
-        return emit.sum(collected[(0,) * rank])
-    sums = {phase: emit.sum(values) for phase, values in collected.items()}
-    some = next(iter(sums.values()))
-    missing = None
-    parts = []
-    for phase in itertools.product(*(range(s) for s in strides)):
-        if phase not in sums:
-            missing = missing or emit.mul(some, 0.0)
-        parts.append(emit.unsqueeze(sums.get(phase) or str(missing), [0]))
-    stacked = reshape(emit, emit.concat(parts, 0), [*strides, *sizes_of(emit, x, [0, 1]), *blocks])
-    perm = [rank, rank + 1]
-    for i in range(rank):
-        perm += [rank + 2 + i, i]
-    together = emit.transpose(stacked, perm)
-    return reshape(emit, together, [0, 0, *(b * s for b, s in zip(blocks, strides, strict=True))])
+def _equal(emit: Emitter, values: str, y: str) -> str:
+    """Return one where the values equal the maximum, else zero; Equal takes floats from 11 on."""
+    if emit.opset >= 11:
+        return emit.cast(emit.node("Equal", [values, y]), emit.dtype(y))
+    return emit.cast(emit.node("Not", [emit.less(values, y)]), emit.dtype(y))
 
 
 @gradient("MaxUnpool", since=9)

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnx_gradcam.gradients.conv import spread_windows
 from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Array
 from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
-from onnx_gradcam.gradients.sizes import Size, cut, pad, sizes_of, smaller, vector
-from onnx_gradcam.gradients.slicing import zero_stuff
+from onnx_gradcam.gradients.sizes import Size, pad, reshape, sizes_of, smaller, vector
 from onnx_gradcam.gradients.windows import Axis, static, window_axes, window_sum
 
 
@@ -74,33 +74,35 @@ def _lower_average_pool_grad(ctx: Context) -> list[str]:
 def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy divided by the size of its window, summed over the windows of a position.
 
-    Of y only the shape is used.
-    """
-    axes = pooled_axes(ctx, x, y)
-    return _summed_over_windows(ctx, ctx.emit.mul(dy, _weights(ctx, x, axes)), x, axes)
-
-
-def _summed_over_windows(ctx: Context, share: str, x: str, axes: list[Axis]) -> str:
-    """Return for every position of x the sum of `share`, one value per window, where it lies in.
-
-    It is an average pooling of stride one over `share` with zeros put between its elements, times
-    the number of elements of a window.
+    Windows of stride one: an average pooling times the number of elements of a window. Others: a
+    transposed convolution of every channel with ones. Of y only the shape is used.
     """
     emit = ctx.emit
-    shape = [*ctx.shape(x)[:2], *(axis.count for axis in axes)]
-    spread = zero_stuff(emit, share, shape, {2 + i: a.stride for i, a in enumerate(axes)})
-    kernel, dilations = [a.kernel for a in axes], [a.dilation for a in axes]
-    if all(axis.is_static or (axis.stride == 1 and not axis.ceil) for axis in axes):
+    axes = pooled_axes(ctx, x, y)
+    share = _weights(ctx, x, axes)
+    scale = emit.value(share)
+    if scale is not None and scale.size == 1:
+        return _summed_over_windows(ctx, dy, x, axes, float(scale))
+    return _summed_over_windows(ctx, emit.mul(dy, share), x, axes)
+
+
+def _summed_over_windows(
+    ctx: Context, dy: str, x: str, axes: list[Axis], scale: float = 1.0
+) -> str:
+    """Return, per position of x, the sum of dy times a scale over the windows that hold it."""
+    emit, channels = ctx.emit, ctx.shape(x)[1]
+    kernel = [axis.kernel for axis in axes]
+    if all(axis.stride == 1 and not axis.ceil for axis in axes):
         begins = [axis.reach - static(axis.begin) for axis in axes]
-        ends = [axis.reach + static(axis.missing) - (axis.stride - 1) for axis in axes]
-        padded = emit.pad(spread, [0, 0, *begins, 0, 0, *ends])
-        return window_sum(emit, padded, kernel, dilations)
-    # too long at both ends, then cut to x
-    reach = [axis.reach for axis in axes]
-    sums = window_sum(emit, emit.pad(spread, [0, 0, *reach, 0, 0, *reach]), kernel, dilations)
-    starts = [axis.begin for axis in axes]
-    stops = [axis.begin + axis.size for axis in axes]
-    return cut(emit, sums, starts, stops, range(2, 2 + len(axes)))
+        ends = [axis.reach + static(axis.missing) for axis in axes]
+        padded = emit.pad(dy, [0, 0, *begins, 0, 0, *ends])
+        return window_sum(emit, padded, kernel, [axis.dilation for axis in axes], scale=scale)
+    if isinstance(channels, int):
+        weights = emit.filled(np.full([channels, 1, *kernel], scale), x)
+        return spread_windows(ctx, dy, weights, channels, axes)
+    maps = reshape(emit, dy, [-1, 1, *(axis.count for axis in axes)])
+    weights = emit.filled(np.full([1, 1, *kernel], scale), x)
+    return emit.reshape_like(spread_windows(ctx, maps, weights, 1, axes), x)
 
 
 def pooled_axes(ctx: Context, x: str, y: str) -> list[Axis]:

@@ -160,8 +160,8 @@ def need(emit: Emitter, opset: int, what: str) -> None:
 
 
 def reshape(emit: Emitter, x: str, sizes: Sequence[Size]) -> str:
-    """Return x in another shape; 0 keeps the size of that axis. A single Length is inferred."""
-    inferred = sum(1 for size in sizes if isinstance(size, Length))
+    """Return x in another shape; 0 keeps a size, -1 and a single Length are inferred."""
+    inferred = sum(1 for size in sizes if isinstance(size, Length) or size == -1)
     if inferred <= 1:
         return emit.reshape(x, [size if isinstance(size, int) else -1 for size in sizes])
     return emit.reshape(x, vector(emit, sizes))

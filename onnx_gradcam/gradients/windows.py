@@ -128,8 +128,9 @@ def window_sum(
     kernel: Sequence[int],
     dilations: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
+    scale: float = 1.0,
 ) -> str:
-    """Return the sums over all windows of x ``(N, C, *spatial)``, by default with stride one.
+    """Return the sums over all windows of x ``(N, C, *spatial)``, times a scale.
 
     The factor comes before the average: were x a Pad, onnxruntime 1.23 would fuse the two, and
     then compute something else (opset 19 to 21) or refuse to load the model (dilations).
@@ -137,7 +138,7 @@ def window_sum(
     dilated = dilations is not None and any(d > 1 for d in dilations)
     return emit.node(
         "AveragePool",
-        [emit.mul(x, float(math.prod(kernel)))],
+        [emit.mul(x, scale * math.prod(kernel))],
         kernel_shape=list(kernel),
         strides=list(strides or [1] * len(kernel)),
         dilations=list(dilations or ()) if dilated else None,
