@@ -6,6 +6,7 @@ Run with an environment that has PyTorch: ``python tools/make_quantization_refer
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ RANGES = {"uint8": (0, 255, 103), "int8": (-128, 127, -20), "uint4": (0, 15, 6),
 
 def main() -> None:
     """Write, per type, values on and around every step and bound, and dL/dx of L = sum(k y)."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, (low, high, zero) in RANGES.items():
         scale = np.float32(0.0371)
         steps = np.arange(low - 6, high + 7, 0.25) + 0.05

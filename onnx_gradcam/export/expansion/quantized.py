@@ -212,16 +212,10 @@ def _softmax(ctx: Context, x: str) -> str:
     return ctx.emit.node("Softmax", [x], axis=axis)
 
 
-def _reduce_mean(ctx: Context, x: str) -> str:
-    axes = ctx.attribute("axes") or list(range(_rank(ctx)))
-    return ctx.emit.reduce_mean(x, axes, keepdims=bool(ctx.attribute("keepdims", 1)))
-
-
 _UNARY: dict[str, Callable[[Context, str], str]] = {
     "QLinearAveragePool": _average_pool,
     "QLinearGlobalAveragePool": _global_average_pool,
     "QLinearLeakyRelu": _leaky_relu,
-    "QLinearReduceMean": _reduce_mean,
     "QLinearSigmoid": _sigmoid,
     "QLinearSoftmax": _softmax,
 }
