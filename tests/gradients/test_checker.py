@@ -12,10 +12,13 @@ import pytest
 from onnx_gradcam.gradients import (
     activations,
     arithmetic,
+    attention,
     conv,
+    einsum,
     linear,
     normalization,
     pooling,
+    reduction,
     registry,
 )
 from onnx_gradcam.gradients.registry import Context
@@ -122,6 +125,39 @@ WRONG: list[tuple[str, Patch, str]] = [
             normalization._SOFTMAX, "Softmax", lambda emit, dy, y, _axes: emit.mul(dy, y)
         ),
         "Softmax-13, axis 1",
+    ),
+    (
+        "the mean of the gradient not subtracted",
+        instead(
+            normalization.Standardized,
+            "gradient",
+            lambda _, self, g: self.emit.mul(g, self.reciprocal),
+        ),
+        "GroupNormalization-21 2",
+    ),
+    (
+        "another norm",
+        instead(reduction, "norm_slope", lambda right, emit, x, y, p: right(emit, x, y, p + 1)),
+        "ReduceL1 of the map",
+    ),
+    (
+        "axes in another order",
+        instead(einsum.Contraction, "_transposed", lambda _, self, x, labels: x.name),
+        "Einsum bij->bji",
+    ),
+    (
+        "heads in another order",
+        instead(attention._Heads, "shared", lambda _, self, emit, x, size: emit.concat([x, x], 1)),
+        "Attention of shared heads by Q",
+    ),
+    (
+        "a mask forgotten",
+        instead(
+            attention,
+            "_weights",
+            lambda _, ctx, scores, heads: ctx.emit.node("Softmax", [scores], axis=-1),
+        ),
+        "Attention barred by Q",
     ),
     (
         "a matrix not transposed",
