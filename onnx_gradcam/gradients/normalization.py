@@ -128,11 +128,12 @@ def _instance_normalization(ctx: Context) -> Gradients:
 def _per_channel(ctx: Context, xhat: str) -> Gradients:
     """Return dscale = sum(dy xhat) and dbias = sum(dy) over all axes but the channels'."""
     axes = [axis for axis in range(len(ctx.shape(ctx.inputs[0]))) if axis != 1]
-    terms = [lambda: ctx.emit.mul(ctx.dy, xhat), lambda: ctx.dy]
-    return [
-        ctx.emit.reduce_sum(term(), axes, keepdims=False) if wanted else None
-        for term, wanted in zip(terms, ctx.wanted[1:], strict=True)
-    ]
+    dscale = dbias = None
+    if ctx.wanted[1]:
+        dscale = ctx.emit.reduce_sum(ctx.emit.mul(ctx.dy, xhat), axes, keepdims=False)
+    if ctx.wanted[2]:
+        dbias = ctx.emit.reduce_sum(ctx.dy, axes, keepdims=False)
+    return [dscale, dbias]
 
 
 @gradient("GroupNormalization", since=18, until=20)
