@@ -69,10 +69,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Architecture]:
+    named = architectures()
+    only = arguments.only or [""]
     chosen = [
         a
-        for a in architectures().values()
-        if (not arguments.only or any(part in a.name for part in arguments.only))
+        for a in named.values()
+        if any(part == a.name if part in named else part in a.name for part in only)
         and (not arguments.family or a.family in arguments.family)
     ]
     return chosen[: arguments.limit]

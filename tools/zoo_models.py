@@ -19,7 +19,8 @@ from tools.torch_models import import_with_torchvision
 
 NUM_CLASSES = 10
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CALIBRATION_IMAGES = 8
+_BATCH = 2
+_FURTHER_IMAGES = 14
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,12 @@ _LIBRARIES = {
 }
 
 
-def images(architecture: Architecture, count: int, seed: int) -> torch.Tensor:
-    """Return random images ``(count, 3, S, S)`` float32, normalised."""
+def images(architecture: Architecture) -> torch.Tensor:
+    """Return the images that are explained: random, ``(2, 3, S, S)`` float32, normalised."""
+    return _random_images(architecture, _BATCH, seed=2).half().float()  # exact in half precision
+
+
+def _random_images(architecture: Architecture, count: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     size = architecture.size
     return torch.randn(count, 3, size, size, generator=generator)
@@ -137,7 +142,8 @@ def network(architecture: Architecture) -> nn.Module:
 
     Default initialisations let signals vanish (layer scales of 1e-6, last batch norms of zero,
     heads of zero), so that gradients would be compared with nothing: weights are drawn anew,
-    and batch norms take the statistics of some images.
+    and batch norms take the statistics of some images, those of `images` among them: of few others
+    they would be so small in deep networks that these images explode.
     """
     torch.manual_seed(0)
     model = _LIBRARIES[architecture.library](
@@ -147,7 +153,8 @@ def network(architecture: Architecture) -> nn.Module:
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False
-    _calibrate(model, images(architecture, _CALIBRATION_IMAGES, seed=1))
+    further = _random_images(architecture, _FURTHER_IMAGES, seed=1)
+    _calibrate(model, torch.cat([images(architecture), further]))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model

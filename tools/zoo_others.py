@@ -19,7 +19,7 @@ _SWIN_TRANSFORMER = {
 }
 
 TORCHVISION: dict[str, _Rows] = {
-    "alexnet": [("alexnet", 96, {})],
+    "alexnet": [("alexnet", 224, {})],
     "squeezenet": [("squeezenet1_0", 64, {}), ("squeezenet1_1", 64, {})],
     "googlenet": [("googlenet", 64, {"init_weights": False, "aux_logits": False})],
     "mnasnet": [("mnasnet0_5", 64, {})],
@@ -114,7 +114,16 @@ TRANSFORMERS: dict[str, _Rows] = {
     "levit": [("Levit", 64, {"image_size": 64})],
     "cvt": [("Cvt", 64, {"embed_dim": [16, 48, 96], "depth": [1, 2, 3], "num_heads": [1, 3, 6]})],
     "efficientnet": [
-        ("EfficientNet", 64, {"image_size": 64, "width_coefficient": 0.5, "hidden_dim": 640})
+        (
+            "EfficientNet",
+            64,
+            {
+                "image_size": 64,
+                "width_coefficient": 0.5,
+                "hidden_dim": 640,
+                "depth_coefficient": 1.0,
+            },
+        )
     ],
     "focalnet": [("FocalNet", 64, {"image_size": 64, "embed_dim": 24, "depths": [1, 1, 2, 1]})],
     "pvt": [

@@ -295,7 +295,7 @@ CONVOLUTIONS: dict[str, _Rows] = {
         ("densenetblur121d", 64, {"block_config": (2, 2, 2, 2)}),
     ],
     "rdnet": [("rdnet_tiny", 64, {"growth_rates": (32,) * 7, "num_blocks_list": (1,) * 7})],
-    "vgg": [("vgg11", 64, {"mlp_ratio": 0.02}), ("vgg13_bn", 64, {"mlp_ratio": 0.02})],
+    "vgg": [("vgg11", 224, {"mlp_ratio": 0.02}), ("vgg13_bn", 224, {"mlp_ratio": 0.02})],
     "inception": [
         ("inception_v3", 107, {}),
         ("inception_v4", 107, {}),

@@ -15,8 +15,6 @@ from tools.zoo_export import EXPORTERS, export_network, file_of
 from tools.zoo_measure import LAYERS, Job, Row, measure
 from tools.zoo_models import Architecture, images, network
 
-_BATCH = 2
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,7 +98,7 @@ def _quietly(architecture: Architecture, plan: Plan) -> None:
 
 def _work(architecture: Architecture, plan: Plan) -> None:
     model = network(architecture)
-    x = images(architecture, _BATCH, seed=2)
+    x = images(architecture)
     results = read_results(plan.folder, architecture)
     for exporter in plan.exporters:
         keys = [k for k in _keys(plan) if k.startswith(exporter) and plan.wanted(results.get(k))]
