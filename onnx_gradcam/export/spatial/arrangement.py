@@ -148,6 +148,8 @@ def _plain(fields: Fields, shape: Shape, images: int, wide: list[int]) -> Arrang
     image, *spatial = fields
     if len(spatial) != len(shape) - 2 or shape[0] != images or not varying_axes(image) <= {0}:
         return None
+    if not np.isnan(image).all() and image.reshape(-1).tolist() != list(range(images)):
+        return None
     letters: dict[int, str] = {0: "N"}
     names = SPATIAL[len(spatial)]
     for name, field in zip(names, spatial, strict=True):

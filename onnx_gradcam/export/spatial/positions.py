@@ -54,7 +54,8 @@ class Positions:
         regular = varying_axes(image) <= {0} and all(
             varying_axes(field) <= {2 + axis} for axis, field in enumerate(spatial)
         )
-        if len(spatial) == len(result) - 2 and regular and not np.isnan(image).any():
+        blank = np.isnan(image)  # all of it where the batch was folded into the channels
+        if len(spatial) == len(result) - 2 and regular and (blank.all() or not blank.any()):
             if all(size == 1 for size in result[2:]):
                 return None
             return (image, *grid(result, 2))
