@@ -105,10 +105,25 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = Tru
         raise InvalidModelError(f"{name} is no ONNX model: it has no graph")
     if not proto.graph.node:
         raise InvalidModelError(f"{name} has an empty graph: no operators")
+    if twice := imported_twice(proto):
+        raise InvalidModelError(
+            f"{name} is not a valid ONNX model: it imports {twice}, two versions of one domain"
+        )
     problem = structural_problem(path if external and path else proto) if check else None
     if problem:
         raise InvalidModelError(f"{name} is not a valid ONNX model: {problem}")
     return LoadedModel(proto, path, digest, base_dir, external)
+
+
+def imported_twice(model: onnx.ModelProto) -> str:
+    """Return the versions of an operator domain that is imported more than once, else ""."""
+    versions: dict[str, list[int]] = {}
+    for entry in model.opset_import:
+        versions.setdefault(entry.domain or "ai.onnx", []).append(entry.version)
+    for domain, found in versions.items():
+        if len(found) > 1:
+            return " and ".join(f"{domain} {version}" for version in found)
+    return ""
 
 
 def structural_problem(model: Path | onnx.ModelProto, *, full: bool = False) -> str | None:

@@ -243,6 +243,16 @@ def test_a_missing_import_is_named(tmp_path: Path) -> None:
         export_model(model, tmp_path / "out.onnx")
 
 
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_a_domain_that_is_imported_twice_is_named(domain: str, tmp_path: Path) -> None:
+    # onnxruntime takes the last one, other readers the newest
+    model = model_of(17, 8)
+    model.opset_import.append(helper.make_opsetid(domain, 11))
+    with pytest.raises(InvalidModelError, match=r"imports ai\.onnx 17 and ai\.onnx 11") as caught:
+        export_model(model, tmp_path / "out.onnx")
+    assert caught.value.exit_code == 3
+
+
 def test_an_operator_of_an_unknown_domain_is_named(tmp_path: Path) -> None:
     model = model_of(17, 8)
     model.graph.node[1].domain = "org.example"
