@@ -180,7 +180,7 @@ def _run_node(
     node: NodeProto, feeds: dict[str, Array], model: ModelProto, output: int
 ) -> Array | None:
     """Evaluate one node with ONNX's reference implementation; None where it has none."""
-    from onnx.reference import ReferenceEvaluator  # slow, rarely needed
+    from onnx_gradcam.export.reference_operators import evaluator  # slow, rarely needed
 
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
@@ -190,7 +190,8 @@ def _run_node(
     graph = helper.make_graph([node], "constant", inputs, outputs)
     single = helper.make_model(graph, opset_imports=list(model.opset_import))
     try:
-        results = ReferenceEvaluator(single).run(None, feeds)
+        with np.errstate(all="ignore"):  # infinities of masks are wanted
+            results = evaluator(single).run(None, feeds)
     except Exception:  # whatever it cannot evaluate is simply not constant
         return None
     return np.asarray(list(results)[output])

@@ -156,6 +156,22 @@ def test_what_is_no_constant(body: str) -> None:
     assert graph_of(f"{body}\n y = Relu(x)").constant("k") is None
 
 
+@pytest.mark.parametrize(("opset", "rows"), [(11, 2), (13, 4)])
+def test_constants_are_computed_as_the_opset_says(opset: int, rows: int) -> None:
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : {opset}]>
+        g (float[2, 2, 3] x) => (float[2, 2, 3] y) {{
+            k = Softmax(w)
+            y = Mul(x, k)
+        }}"""
+    )
+    weights = np.array([[[1, -np.inf, 0]] * 2] * 2, np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    found = Graph(model).constant("k")
+    assert found is not None
+    assert found.sum() == pytest.approx(rows)
+
+
 def test_a_tensor_nobody_makes_is_no_constant() -> None:
     assert graph_of("y = Relu(x)").constant("nobody") is None
 
