@@ -10,8 +10,9 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.gradients.clipping import scalar_grid
+from onnx_gradcam.gradients.clipping import bounds, scalar_grid
 
+_LINEAR = frozenset({"Add", "BatchNormalization"})
 _AROUND = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
@@ -31,7 +32,7 @@ def dequantized(graph: Graph, tensor: str) -> str:
 
 
 def _is_quantize(node: NodeProto | None) -> bool:
-    return node is not None and node.op_type == "QuantizeLinear"
+    return node is not None and node.op_type == "QuantizeLinear" and node.domain in {"", "ai.onnx"}
 
 
 def _same_grid(graph: Graph, left: NodeProto, right: NodeProto) -> bool:
@@ -39,6 +40,22 @@ def _same_grid(graph: Graph, left: NodeProto, right: NodeProto) -> bool:
     if grids[0] is None:
         return list(left.input[1:]) == list(right.input[1:])
     return grids[0] == grids[1]
+
+
+def operator(graph: Graph, tensor: str) -> str:
+    """Return the operator of a feature map; ``Relu`` where clipping below zero takes its place.
+
+    Quantization tools leave a ReLU out before a QuantizeLinear whose range begins at zero.
+    """
+    node = computing_node(graph, tensor)
+    quantize = graph.producer_of(tensor)
+    if quantize is not None and quantize.op_type == "DequantizeLinear":
+        quantize = graph.producer_of(quantize.input[0])
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return str(node.op_type)
+    grid, limits = scalar_grid(graph.flow, quantize), bounds(graph.flow, quantize)
+    cut = grid is not None and limits.low is not None and limits.low == grid[1]
+    return "Relu" if cut and node.op_type in _LINEAR else str(node.op_type)
 
 
 def computing_node(graph: Graph, tensor: str) -> NodeProto:

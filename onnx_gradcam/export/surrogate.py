@@ -71,7 +71,9 @@ def _places(pool: NodeProto, x: Array) -> Array:
 def surrogate(graph: Graph, nodes: Iterable[NodeProto], target: str) -> Surrogate:
     """Return the surrogate of the nodes between A and the score."""
     nodes = list(nodes)
-    if not any(node.op_type in QUANTIZERS for node in nodes):
+    made = graph.producer_of(target)
+    on_a_grid = made is not None and made.op_type == "DequantizeLinear"
+    if not on_a_grid and not any(node.op_type in QUANTIZERS for node in nodes):
         return Surrogate(nodes)
     return _Builder(graph, target).build(nodes)
 

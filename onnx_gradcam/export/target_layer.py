@@ -13,7 +13,7 @@ from onnx import NodeProto
 
 from onnx_gradcam.errors import LayerNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.quantized_layer import computing_node, dequantized
+from onnx_gradcam.export.quantized_layer import computing_node, dequantized, operator
 from onnx_gradcam.export.score import Score, format_shape
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
@@ -163,7 +163,7 @@ def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
     if arrangement is None or shape is None or dequantized(graph, tensor) != tensor:
         return None
     node = computing_node(graph, tensor)
-    layer = Layer(tensor, node.name or tensor, node.op_type, shape, arrangement)
+    layer = Layer(tensor, node.name or tensor, operator(graph, tensor), shape, arrangement)
     return layer if any(size != 1 for size in layer.channels_first[2:]) else None
 
 
