@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from onnx_gradcam.gradients.registry import gradient_table, lowering_table
+from onnx_gradcam.export.expansion.registry import expansion_table
+from onnx_gradcam.gradients.registry import MICROSOFT, gradient_table, lowering_table
 from tests.gradients.case import OLDEST_OPSET, versions
 from tests.gradients.cases import CASES, quantization
 from tests.gradients.engines import torch_gradients
 from tests.gradients.test_lowerings import LOWERINGS
+from tools import op_coverage
+from tools.op_reasons import MICROSOFT_REASONS, STANDARD_REASONS
 
 NOT_RUN = {
     # onnxruntime 1.32 runs Swish in opset 24 alone: it has no kernel, and expands it only there
@@ -64,3 +67,40 @@ def test_names_of_cases_are_unique() -> None:
 
 def test_references_of_pytorch_are_those_of_the_cases() -> None:
     assert set(torch_gradients()) == {case.name for case in CASES if case.ad}
+
+
+# -- docs/operators.md -------------------------------------------------------------------------
+
+
+def test_the_page_of_operators_is_what_the_tool_writes() -> None:
+    written = op_coverage.PAGE.read_text(encoding="utf-8")
+    assert written == op_coverage.page(), "run tools/op_coverage.py"
+
+
+def test_every_operator_is_covered_or_has_one_reason() -> None:
+    formulas = {row.op_type for row in gradient_table()}
+    expanded = {(row.domain, row.op_type) for row in expansion_table()}
+    for name in op_coverage.standard_operators():
+        ways = [name in formulas or ("", name) in expanded, op_coverage.is_covered_function(name)]
+        assert sum(ways) == 1 or op_coverage.reason_for(name)
+    missing = {
+        name
+        for name in op_coverage.microsoft_operators()
+        if (MICROSOFT, name) not in expanded and name not in MICROSOFT_REASONS
+    }
+    assert missing == set()
+
+
+def test_no_reason_is_given_for_a_covered_operator() -> None:
+    formulas = {row.op_type for row in gradient_table()}
+    expanded = {(row.domain, row.op_type) for row in expansion_table()}
+    assert formulas & set(STANDARD_REASONS) == set()
+    assert {name for domain, name in expanded if not domain} & set(STANDARD_REASONS) == set()
+    assert {name for domain, name in expanded if domain} & set(MICROSOFT_REASONS) == set()
+    assert set(STANDARD_REASONS) <= set(op_coverage.standard_operators())
+    assert set(MICROSOFT_REASONS) <= set(op_coverage.microsoft_operators())
+
+
+def test_every_formula_has_a_case() -> None:
+    counts = op_coverage.case_counts()
+    assert [row.op_type for row in gradient_table() if not counts[row.op_type]] == []

@@ -46,7 +46,7 @@ def inside(
     return {"lo": (low + half - zero) * scale, "hi": (high - half - zero) * scale}
 
 
-def number(value: int | list[int], dtype: Any) -> Array:
+def number(value: int | list[Any], dtype: Any) -> Array:
     """Return a zero point."""
     return np.asarray(value, dtype)
 
