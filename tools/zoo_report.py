@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,15 @@ def failures(results: Results, folder: Path) -> str:
 _COLUMNS = (
     "architecture",
     "family",
-    "exporter",
-    "layer",
-    "target",
+    "exporters",
+    "recommended layer",
     "A",
     "builder",
+    "A error",
+    "dy/dA error",
+    "CAM error",
+    "overhead",
+    "first: A",
     "A error",
     "dy/dA error",
     "CAM error",
@@ -89,56 +93,79 @@ _COLUMNS = (
 
 def report(results: Results) -> str:
     """Return the document."""
-    names = [a for a, rows in results.items() if rows]
     lines = [
         _HEADER,
-        f"{len(names)} architectures. " + summary(results).splitlines()[-1].capitalize() + ".",
-        "",
         "```text",
-        *summary(results).splitlines()[:-1],
+        f"architectures: {sum(bool(rows) for rows in results.values())}",
+        summary(results),
         "```",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         "|" + "---|" * len(_COLUMNS),
     ]
-    lines += [_line(a, row) for a, row in _rows(results) if row["status"] == "ok"]
-    rest = [(a, row) for a, row in _rows(results) if row["status"] != "ok"]
-    if rest:
-        lines += [
-            "",
-            "## Not right",
-            "",
-            "| architecture | exporter | layer | why |",
-            "|---|---|---|---|",
-        ]
-        lines += [
-            f"| {a.name} | {row['exporter']} | {row['layer']} | {row['status']}: {_plain(row)} |"
-            for a, row in rest
-        ]
+    lines += [_line(a, rows) for a, rows in results.items() if rows]
+    lines += _listed(results, "Not right", lambda row: row["status"] not in {"ok", "not exported"})
+    lines += _listed(
+        results, "What PyTorch does not export", lambda row: row["status"] == "not exported"
+    )
     return "\n".join(lines) + "\n"
+
+
+def _listed(results: Results, heading: str, wanted: Callable[[dict[str, Any]], bool]) -> list[str]:
+    rows = [(a, row) for a, row in _rows(results) if wanted(row)]
+    if not rows:
+        return []
+    head = [
+        "",
+        f"## {heading}",
+        "",
+        "| architecture | exporter | layer | why |",
+        "|---|---|---|---|",
+    ]
+    return head + [
+        f"| {a.name} | {row['exporter']} | {row['layer']} | {_plain(row)} |" for a, row in rows
+    ]
 
 
 def _plain(row: dict[str, Any]) -> str:
     errors = row["float64"] or row["float32"]
-    told = ", ".join(f"{k} {v:.1e}" for k, v in errors.items())
-    return (told or row["detail"]).replace("|", "\\|").replace("\n", " ")[:200]
+    told = ", ".join(f"{k} {v:.1e}" for k, v in errors.items()) or row["detail"]
+    return f"{row['status']}: {told}".replace("|", "\\|").replace("\n", " ")[:200]
 
 
-def _line(architecture: Architecture, row: dict[str, Any]) -> str:
-    exact = row["float64"] or row["float32"]
-    mark = " †" if row["float64"] else ""
+def _line(architecture: Architecture, rows: dict[str, dict[str, Any]]) -> str:
+    right = [row for row in rows.values() if row["status"] == "ok"]
+    recommended = [row for row in right if row["layer"] == "auto"]
+    first = [row for row in right if row["layer"] == "first"]
     cells = [
         architecture.name,
         architecture.family,
-        row["exporter"],
-        row["layer"],
-        row["operator"],
-        " x ".join(map(str, row["shape"][1:])),
-        row["builder"],
-        *(f"{exact[key]:.0e}{mark}" for key in ("A", "dy/dA", "CAM")),
-        f"{row['overhead']:.1f}",
+        ", ".join(dict.fromkeys(row["exporter"] for row in right)) or "none",
+        " / ".join(dict.fromkeys(row["operator"] for row in recommended)) or "none",
+        _shape(recommended),
+        " / ".join(dict.fromkeys(row["builder"] for row in recommended)),
+        *_errors(recommended),
+        _shape(first),
+        *_errors(first),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _shape(rows: list[dict[str, Any]]) -> str:
+    return " / ".join(dict.fromkeys(" x ".join(map(str, row["shape"][1:])) for row in rows))
+
+
+def _errors(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the largest error of each kind, and the overhead, of both exporters."""
+    if not rows:
+        return [""] * 4
+    mark = " †" if any(row["float64"] for row in rows) else ""
+    kept = [row["float64"] or row["float32"] for row in rows]
+    worst = [max(errors[kind] for errors in kept) for kind in ("A", "dy/dA", "CAM")]
+    return [
+        *(f"{value:.0e}{mark if value == max(worst) else ''}" for value in worst),
+        f"{max(row['overhead'] for row in rows):.1f}",
+    ]
 
 
 _HEADER = """# The architecture zoo
@@ -151,8 +178,8 @@ first convolution (*first*), for two images and two classes.
 Errors are relative (Euclidean norm) to PyTorch autograd at the same tensor, which is found among
 all tensors of the network by its values. They are those of float32, onnxruntime against PyTorch;
 where that exceeds 1e-4, those of the same graph in float64 against autograd in float64 (marked †):
-in float32 two engines disagree about units that lie within rounding of the kink of a ReLU.
-The error of a heat map that cancels to zero (before a normalisation per channel) is relative to
-its summands. *overhead*: time with the explanation / time without, on one thread, at these small
-sizes.
+in float32 two engines disagree about units that lie within rounding of the kink of a ReLU. The
+error of a heat map that cancels to zero (before a normalisation per channel) is relative to its
+summands. *overhead*: time with the explanation / time without, on one thread, at these small sizes.
+Of both exporters the larger figure is shown.
 """
