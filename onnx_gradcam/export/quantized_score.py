@@ -36,8 +36,18 @@ class Ranking:
 def before_quantization(graph: Graph, tensor: str) -> tuple[str, Ranking | None]:
     """Return the float tensor that was quantized, and where ranks are read.
 
-    The tensor itself, and None, where no QuantizeLinear is right before it.
+    The tensor itself, and None, where no QuantizeLinear is before it, mere moves aside.
     """
+    score, ranking = _before(graph, tensor)
+    while score != tensor:  # quantized again after a mere move
+        earlier, _ = _before(graph, score)
+        if earlier == score:
+            break
+        score = earlier
+    return score, ranking
+
+
+def _before(graph: Graph, tensor: str) -> tuple[str, Ranking | None]:
     name = tensor
     while (node := graph.producer_of(name)) is not None and node.domain in {"", "ai.onnx"}:
         if node.op_type == "QuantizeLinear":

@@ -14,6 +14,8 @@ from onnx import helper, numpy_helper, parser
 import onnx_gradcam
 from onnx_gradcam.contract import GRADIENTS_OUTPUT
 from onnx_gradcam.export.builders.environment import builder_status
+from onnx_gradcam.export.expansion import expand
+from onnx_gradcam.export.score import find_score
 from tests.export.quantized_models import FLOAT, RECIPE, WAYS, pictures, write_quantized
 from tests.shared_material import shared_folder
 
@@ -219,6 +221,26 @@ def test_a_saturated_score_has_a_gradient(integers: onnx.ModelProto, tmp_path: P
     )
     found = onnx_gradcam.load(tmp_path / "i.onnx", device="cpu").explain(images())
     assert np.all(np.abs(found.gradients).max(axis=(1, 2, 3)) > 0)
+
+
+def test_scores_quantized_twice() -> None:
+    # the tools quantize again after a Reshape: y lies before the first
+    model = with_weights(
+        """<ir_version: 8, opset_import: ["" : 13]>
+        twice (float[N,4] x) => (float[N,5] y)
+        <float[4,5] w, float s = {0.1}, uint8 z = {100}, int64[2] shape = {0, 5}> {
+          logits = MatMul(x, w)
+          q = QuantizeLinear(logits, s, z)
+          d = DequantizeLinear(q, s, z)
+          r = Reshape(d, shape)
+          q2 = QuantizeLinear(r, s, z)
+          y = DequantizeLinear(q2, s, z)
+        }"""
+    )
+    score = find_score(expand(model))
+    assert score.tensor == "logits"
+    assert score.ranking is not None
+    assert score.ranking.tensor == "y"
 
 
 def test_ranks_are_those_of_the_quantized_scores(integers: onnx.ModelProto, tmp_path: Path) -> None:
