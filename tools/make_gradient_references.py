@@ -168,6 +168,7 @@ OPERATORS: dict[str, Operator] = {
         torch.fmod if attributes.get("fmod", 0) else torch.remainder
     )(*inputs),
     "Mul": lambda _attributes, inputs, _opset: inputs[0] * inputs[1],
+    "Sigmoid": lambda _attributes, inputs, _opset: torch.sigmoid(inputs[0]),
     "Slice": _slice,
     "Softmax": _softmax,
 }

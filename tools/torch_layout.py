@@ -38,18 +38,23 @@ def _pad(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Te
 
 
 def _conv_transpose(attributes: Attributes, inputs: Sequence[Any], _opset: int) -> torch.Tensor:
-    """Run without padding, and cut off what automatic padding takes away."""
+    """Run without padding, and cut off what the padding takes away."""
     x, weight = inputs[:2]
     rank = weight.dim() - 2
     run: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
-    strides = attributes.get("strides", [1] * rank)
-    y = run(x, weight, stride=strides)
-    upper = attributes["auto_pad"] == b"SAME_UPPER"
-    shape = attributes.get("output_shape")
+    strides, dilations = (attributes.get(n, [1] * rank) for n in ("strides", "dilations"))
+    groups = attributes.get("group", 1)
+    y = run(x, weight, stride=strides, dilation=dilations, groups=groups)
+    mode, shape = attributes.get("auto_pad", b"NOTSET"), attributes.get("output_shape")
+    pads = attributes.get("pads", [0] * (2 * rank))
+    extra = attributes.get("output_padding", [0] * rank)
     for i in range(rank):
-        target = shape[i] if shape else x.shape[2 + i] * strides[i]
-        surplus = y.shape[2 + i] - target
-        begin = surplus // 2 if upper else surplus - surplus // 2
+        y = F.pad(y, [0, 0] * (rank - 1 - i) + [0, extra[i]])
+        begin, target = pads[i], y.shape[2 + i] - pads[i] - pads[rank + i]
+        if shape or mode.startswith(b"SAME"):
+            target = shape[i] if shape else x.shape[2 + i] * strides[i]
+            surplus = y.shape[2 + i] - target
+            begin = surplus // 2 if mode == b"SAME_UPPER" else surplus - surplus // 2
         y = y.narrow(2 + i, begin, target)
     return torch.as_tensor(y)
 
@@ -93,5 +98,6 @@ OPERATORS: dict[str, Operator] = {
     "ConvTranspose": _conv_transpose,
     "GatherND": _gather_nd,
     "Pad": _pad,
+    "Reshape": lambda _attributes, inputs, _opset: inputs[0].reshape(inputs[1].tolist()),
     "Resize": _resize,
 }

@@ -1,13 +1,17 @@
-"""Gradient of Conv with respect to its input.
+"""Gradients of Conv.
 
-Of stride one it is a Conv again, with flipped, transposed weights; measured on onnxruntime's CPU
-provider (docs/lowering.md), that is faster than ConvTranspose, depthwise many times. Of a larger
-stride it is a ConvTranspose: a Conv would have to run over the zeros between the elements of dy.
+That with respect to the input is, of stride one, a Conv again, with flipped, transposed weights;
+measured on onnxruntime's CPU provider (docs/lowering.md), that is faster than ConvTranspose,
+depthwise many times. Of a larger stride it is a ConvTranspose: a Conv would have to run over the
+zeros between the elements of dy. Those with respect to weights and bias: `conv_weight`.
 Source: ONNX operator specifications Conv-11 and ConvTranspose-11.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from onnx_gradcam.gradients.conv_weight import Windows, bias_gradient, weight_gradient
 from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import cut
 from onnx_gradcam.gradients.windows import Axis, static, window_axes
@@ -15,14 +19,45 @@ from onnx_gradcam.gradients.windows import Axis, static, window_axes
 
 @gradient("Conv")
 def _conv(ctx: Context) -> Gradients:
-    dx = conv_input_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.inputs[1])
-    return [dx]
+    return _conv_gradients(ctx, (ctx.dy, *ctx.inputs[:2]), ctx.wanted)
 
 
 @lowering("ConvGrad")
 def _lower_conv_grad(ctx: Context) -> list[str]:
-    dy, x, weight = ctx.inputs[:3]
-    return [conv_input_gradient(ctx, dy, x, weight)]
+    """com.microsoft.ConvGrad(dY, X, W): dX, dW, dB, as far as they have names."""
+    results = _conv_gradients(ctx, ctx.inputs, [bool(name) for name in ctx.outputs])
+    return [result or "" for result in results]
+
+
+def _conv_gradients(
+    ctx: Context, tensors: Sequence[str], wanted: Sequence[bool]
+) -> list[str | None]:
+    """Return those of dx, dw and db that are wanted, from dy, x and the weights."""
+    dy, x, weight = tensors[:3]
+    formulas: tuple[Callable[[], str], ...] = (
+        lambda: conv_input_gradient(ctx, dy, x, weight),
+        lambda: _conv_weight_gradient(ctx, dy, x, weight),
+        lambda: bias_gradient(ctx, dy, weight),
+    )
+    return [formula() if want else None for formula, want in zip(formulas, wanted, strict=False)]
+
+
+def _conv_weight_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
+    """Return dL/dW of y = Conv(x, weight).
+
+    Raises:
+        FormulaError: the kernel's size, or a padding, is not known at export.
+    """
+    channels, *kernel = ctx.static_sizes(weight, 1)
+    axes = window_axes(ctx, x, kernel)
+    windows = Windows(
+        kernel,
+        strides=[axis.stride for axis in axes],
+        dilations=[axis.dilation for axis in axes],
+        pads=[static(axis.begin) for axis in axes] + [static(axis.end) for axis in axes],
+        group=int(ctx.attribute("group", 1)),
+    )
+    return weight_gradient(ctx, dy, x, channels, windows)
 
 
 def conv_input_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:

@@ -1,4 +1,4 @@
-"""Gradients of ConvTranspose and Col2Im with respect to their input: convolutions of dy.
+"""Gradients of ConvTranspose, and of Col2Im with respect to its input: convolutions of dy.
 
 Sources: ONNX operator specifications ConvTranspose-11, Col2Im-18.
 """
@@ -6,10 +6,12 @@ Sources: ONNX operator specifications ConvTranspose-11, Col2Im-18.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_gradcam.gradients.conv_weight import Windows, bias_gradient, weight_gradient
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import size_of
 from onnx_gradcam.gradients.windows import static
@@ -17,15 +19,42 @@ from onnx_gradcam.gradients.windows import static
 
 @gradient("ConvTranspose")
 def _conv_transpose(ctx: Context) -> Gradients:
-    dx = conv_transpose_gradient(ctx, ctx.dy, ctx.inputs[0], ctx.inputs[1])
-    return [dx]
+    return _conv_transpose_gradients(ctx, (ctx.dy, *ctx.inputs[:2]), ctx.wanted)
 
 
 @lowering("ConvTransposeGrad")
 def _lower_conv_transpose_grad(ctx: Context) -> list[str]:
-    """com.microsoft.ConvTransposeGrad(dY, X, W)."""
-    dy, x, weight = ctx.inputs[:3]
-    return [conv_transpose_gradient(ctx, dy, x, weight)]
+    """com.microsoft.ConvTransposeGrad(dY, X, W): dX, dW, dB, as far as they have names."""
+    results = _conv_transpose_gradients(ctx, ctx.inputs, [bool(name) for name in ctx.outputs])
+    return [result or "" for result in results]
+
+
+def _conv_transpose_gradients(
+    ctx: Context, tensors: Sequence[str], wanted: Sequence[bool]
+) -> list[str | None]:
+    """Return those of dx, dw and db that are wanted, from dy, x and the weights."""
+    dy, x, weight = tensors[:3]
+    formulas: tuple[Callable[[], str], ...] = (
+        lambda: conv_transpose_gradient(ctx, dy, x, weight),
+        lambda: _weight_gradient(ctx, dy, x, weight),
+        lambda: bias_gradient(ctx, dy, weight),
+    )
+    return [formula() if want else None for formula, want in zip(formulas, wanted, strict=False)]
+
+
+def _weight_gradient(ctx: Context, dy: str, x: str, weight: str) -> str:
+    """Return dL/dW of y = ConvTranspose(x, weight): that of a Conv that makes x of dy.
+
+    Raises:
+        FormulaError: the kernel's size, or a padding, is not known at export.
+    """
+    channels, *kernel = ctx.static_sizes(weight, 1)
+    strides = ctx.attribute("strides", [1] * len(kernel))
+    dilations = ctx.attribute("dilations", [1] * len(kernel))
+    axes = _axes(ctx, x, kernel, strides, dilations)
+    pads = [axis.begin for axis in axes] + [max(0, axis.behind) for axis in axes]
+    windows = Windows(kernel, strides, dilations, pads, int(ctx.attribute("group", 1)))
+    return weight_gradient(ctx, x, dy, channels, windows)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,33 @@ LOWERINGS = [
         "ConvGrad", ["seed", "A", "w"], BY_NAME["Conv depthwise"], {"group": 3, "pads": [1] * 4}
     ),
     Lowering(
+        "ConvGrad",
+        ["seed", "x", "A"],
+        BY_NAME["Conv by its weights, groups, strided"],
+        {"strides": [2, 2], "group": 2},
+        outputs=["", "A_grad", ""],
+    ),
+    Lowering(
+        "ConvGrad",
+        ["seed", "x", "w"],
+        Case(
+            "ConvGrad: bias",
+            "y = Conv(x, w, A)",
+            (4,),
+            constants={"x": weights(2, 3, 5, 4), "w": weights(4, 3, 3, 2)},
+            symbolic=(),
+            images=False,
+        ),
+        outputs=["", "", "A_grad"],
+    ),
+    Lowering(
+        "ConvTransposeGrad",
+        ["seed", "x", "A"],
+        BY_NAME["ConvTranspose by its weights, groups, dilated"],
+        {"strides": [2, 2], "dilations": [2, 1], "group": 2},
+        outputs=["", "A_grad", ""],
+    ),
+    Lowering(
         "AveragePoolGrad", ["seed"], BY_NAME["AveragePool overlapping, padded"], _POOL, domain=""
     ),
     Lowering(

@@ -49,16 +49,6 @@ REFUSALS = [
     # inputs without a formula
     (
         Case(
-            "Conv by its weights",
-            "y = Conv(k, A)",
-            (4, 3, 3, 3),
-            constants={"k": weights(1, 3, 6, 5)},
-            symbolic=(),
-        ),
-        "Conv-21 .node 'y'.: no formula for the gradient of its input 1",
-    ),
-    (
-        Case(
             "Clip by its bound", "y = Clip(k, A)", (), (11, 26), {"k": weights(2, 3)}, symbolic=()
         ),
         "no formula for the gradient of its input 1",
@@ -195,6 +185,16 @@ REFUSALS = [
             inputs={"w": (0, 54)},
         ),
         r"the size .* of 'z' is not known at export",
+    ),
+    (
+        Case(
+            "Conv by its weights, padded by an unknown size",
+            'z = Reshape(x, k)\ny = Conv<auto_pad="SAME_UPPER", strides=[2, 2]>(z, A)',
+            (4, 3, 3, 3),
+            constants={"k": [1, 3, -1, 5]},
+            inputs={"x": (0, 45)},
+        ),
+        "a spatial size is not known at export; fix the input's size",
     ),
     (
         Case("LRN of unknown channels", "y = LRN<size=3>(A)", MAP, symbolic=(0, 1)),
