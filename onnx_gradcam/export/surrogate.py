@@ -23,7 +23,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.quantized_flow import QUANTIZERS
-from onnx_gradcam.gradients.clipping import bounds
+from onnx_gradcam.gradients.clipping import RANGES, bounds
 from onnx_gradcam.gradients.registry import attribute_of
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +32,9 @@ _PREFIX = "score_function/"
 _FLOAT_FORM = {"ConvInteger": "Conv", "MatMulInteger": "MatMul"}
 _MIXING = frozenset({"Add", "Concat", "Div", "Max", "Min", "Mul", "Pad", "Sub", "Where"})
 """Operators on integers whose other operands have to become floats, too."""
+
+_FETCHED = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
+_FOUR_BITS = frozenset({TensorProto.INT4, TensorProto.UINT4})
 
 
 @dataclass
@@ -53,6 +56,13 @@ class Surrogate:
     def feeds(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what the nodes read beside A, from the values of the model at a point."""
         return {name: value(values) for name, value in self.fed.items()}
+
+
+def _rounded(units: Array, dtype: int) -> Array:
+    """Return x / s + z in a type that onnxruntime hands out to nobody."""
+    kind = helper.tensor_dtype_to_np_dtype(dtype)
+    whole = np.rint(units) if dtype in _FOUR_BITS else units.astype(np.float32)
+    return np.asarray(np.clip(whole, *RANGES[dtype]).astype(kind).astype(np.float64))
 
 
 def _places(pool: NodeProto, x: Array) -> Array:
@@ -124,11 +134,15 @@ class _Builder:
             if np.isfinite(limit):
                 units = self._node(op_type, [units, self._constant(np.asarray(limit))])
 
-        def offset(values: Mapping[str, Array]) -> Array:
-            inside = np.clip(values[x].astype(np.float64) / scale + zero, low, high)
-            return np.asarray(values[q].astype(np.float64) - inside)
+        dtype = self._graph.flow.dtype(q)
+        fetched = dtype in _FETCHED
 
-        self._finish(node, units, offset, [x, q])
+        def offset(values: Mapping[str, Array]) -> Array:
+            units = values[x].astype(np.float64) / scale + zero
+            rounded = values[q].astype(np.float64) if fetched else _rounded(units, dtype)
+            return np.asarray(rounded - np.clip(units, low, high))
+
+        self._finish(node, units, offset, [x, q] if fetched else [x])
 
     def _dynamic_quantize(self, node: NodeProto) -> None:
         x, (q, scale, zero) = node.input[0], node.output

@@ -223,6 +223,28 @@ def test_a_saturated_score_has_a_gradient(integers: onnx.ModelProto, tmp_path: P
     assert np.all(np.abs(found.gradients).max(axis=(1, 2, 3)) > 0)
 
 
+@pytest.mark.parametrize("kind", ["int4", "uint4", "float8e4m3fn"])
+def test_types_that_onnxruntime_does_not_hand_out(kind: str, tmp_path: Path) -> None:
+    model = with_weights(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        narrow (float[N,2,6,6] image) => (float[N,3] y)
+        <float[3,2,1,1] w, float s = {{{"0.01" if "8" in kind else "0.3"}}}, {kind} z = {{0}}> {{
+          c = Conv(image, w)
+          q = QuantizeLinear(c, s, z)
+          d = DequantizeLinear(q, s, z)
+          e = Mul(d, d)
+          pooled = GlobalAveragePool(e)
+          y = Flatten(pooled)
+        }}"""
+    )
+    report = onnx_gradcam.export_model(
+        model, tmp_path / "n.onnx", gradient_builder="reverse", layer="c"
+    )
+    assert report.verification is not None
+    gradient = next(c for c in report.verification.checks if c.name == "gradient")
+    assert "agree to" in gradient.detail
+
+
 def test_scores_quantized_twice() -> None:
     # the tools quantize again after a Reshape: y lies before the first
     model = with_weights(
