@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.spatial.fields import Shape
 
-_IMAGES = 2
+_IMAGES = (2, 1)
+"""Batches to try: a model that was traced with one image may be right for one alone."""
+
 _SIZES = (224, 32, 64, 96, 128, 256, 384)
 _EMBEDDED = 4096
 """Larger weights are declared by type alone: no index or shape is in them."""
@@ -28,14 +31,44 @@ def trial_graph(graph: Graph, image: str) -> Graph | None:
         return None
     if all(isinstance(size, int) for size in shape):
         return graph
+    first = None
     for sizes in _candidates(shape):
         trial = Graph(_with_sizes(graph, image, sizes), graph.tensor_values)
         try:
-            trial.types  # noqa: B018 - inference tells whether the sizes fit
+            fits = _fits(trial, sizes[0])
         except UnsupportedModelError:
             continue
-        return trial
-    return None
+        if fits:
+            return trial
+        first = first or trial
+    return first
+
+
+def _fits(trial: Graph, images: int) -> bool:
+    """Return whether no operator and no output contradicts the sizes that were put in."""
+    shapes = static_shapes(trial)
+    for node in trial.nodes:
+        names = [name for name in (*node.input[:2], node.output[0]) if name]
+        if not all(name in shapes for name in names):
+            continue
+        before, after = shapes[names[0]], shapes[names[-1]]
+        if node.op_type == "Reshape" and math.prod(before) != math.prod(after):
+            return False
+        if node.op_type in _BROADCAST and not _broadcasts([shapes[name] for name in names]):
+            return False
+    batches = {shapes[name][0] for name in trial.outputs if shapes.get(name)}
+    return not batches or images in batches
+
+
+_BROADCAST = frozenset({"Add", "Div", "Mul", "Sub"})
+
+
+def _broadcasts(shapes: list[Shape]) -> bool:
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        return False
+    return True
 
 
 def static_shapes(graph: Graph) -> dict[str, Shape]:
@@ -54,11 +87,10 @@ def _candidates(shape: tuple[int | str | None, ...]) -> Iterator[Shape]:
     open_axes = [i for i, size in enumerate(shape) if i and not isinstance(size, int)]
     for size in _SIZES if open_axes else _SIZES[:1]:
         full = [s if isinstance(s, int) else size for s in shape]
-        if not isinstance(shape[0], int):
-            full[0] = _IMAGES
         if len(shape) > 3 and 1 in open_axes and len(open_axes) > 2:
             full[1] = 3
-        yield tuple(full)
+        for images in _IMAGES if not isinstance(shape[0], int) else (shape[0],):
+            yield (images, *full[1:])
 
 
 def _with_sizes(graph: Graph, image: str, sizes: Shape) -> ModelProto:

@@ -16,7 +16,14 @@ from onnx_gradcam.export.score import find_score
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.target_layer import choose_layer
 from tests.export.networks import Network
-from tests.export.spatial.transformers import ATTENDED, CLASS_TOKEN, POOLED, TRANSFORMERS, WINDOWS
+from tests.export.spatial.transformers import (
+    ATTENDED,
+    CLASS_TOKEN,
+    POOLED,
+    TRACED,
+    TRANSFORMERS,
+    WINDOWS,
+)
 
 SIZES = {"any size": (64, 96)}
 
@@ -129,6 +136,12 @@ def test_windows_share_an_axis_with_the_batch() -> None:
     assert (found.layout, found.grid, found.rows) == ("BTC", (4, 6), 24)
     # the first window holds rows 1 and 2 of the map, which was rolled up by one
     assert [found.order.index(i) for i in range(4)] == [6, 7, 12, 13]
+
+
+def test_one_image_where_two_contradict_the_graph() -> None:
+    graph = Graph(TRACED.model())
+    layer = choose_layer(graph, "image", find_score(graph))
+    assert (layer.tensor, layer.arrangement.grid) == ("last", (4, 6))
 
 
 def test_pooled_and_picked_values_have_no_place() -> None:

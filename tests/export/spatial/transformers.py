@@ -106,6 +106,12 @@ GROWING = Network(
 )  # fmt: skip
 """The same for images of any size; patches 16 pixels apart."""
 
+TRACED = Network(
+    POOLED.body, POOLED.weights, "last", (), image=POOLED.image,
+    integers={**INTEGERS, "to_rows": [1, 4, -1]}, layout="NTC",
+)  # fmt: skip
+"""The same, traced with one image: its batch is open by name alone."""
+
 WINDOWS = Network(
     """patches = Conv<kernel_shape=[2,2], strides=[2,2]>(image, we, be)
     grid = Transpose<perm=[0, 2, 3, 1]>(patches)
