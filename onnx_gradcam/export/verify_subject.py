@@ -124,11 +124,14 @@ def find_shapes(
         for shapes in candidate_shapes(specs, image, batch, metadata.spatial_axes):
             shapes.update({name: np.shape(value) for name, value in given.items()})
             try:
-                run(session, draw(specs, shapes, image, values, seed) | dict(given) | extra)
+                found = run(session, draw(specs, shapes, image, values, seed) | dict(given) | extra)
             except Exception as error:
                 problem = problem or " ".join(str(error).split())
-            else:
-                return shapes
+                continue
+            scores = found.get(metadata.score_output)
+            if batch > 1 and scores is not None and scores.ndim > 1 and len(scores) != batch:
+                break  # the batch is open by name alone
+            return shapes
     return (
         f"no input sizes were found that the model runs with ({problem[:200]}); give some with"
         " --input NAME=FILE.npy"

@@ -138,10 +138,13 @@ def test_windows_share_an_axis_with_the_batch() -> None:
     assert [found.order.index(i) for i in range(4)] == [6, 7, 12, 13]
 
 
-def test_one_image_where_two_contradict_the_graph() -> None:
+def test_one_image_where_two_contradict_the_graph(tmp_path: Path) -> None:
     graph = Graph(TRACED.model())
     layer = choose_layer(graph, "image", find_score(graph))
     assert (layer.tensor, layer.arrangement.grid) == ("last", (4, 6))
+    report = export_model(TRACED.model(), tmp_path / "cam.onnx")
+    assert report.verification is not None
+    assert report.verification.passed
 
 
 def test_pooled_and_picked_values_have_no_place() -> None:
