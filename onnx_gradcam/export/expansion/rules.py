@@ -12,6 +12,7 @@ from onnx_gradcam.export.expansion import (
     packed_weights,
     products,
     quantized,
+    recurrent,
     rotary,
 )
 from onnx_gradcam.export.expansion.function_bodies import expand_function, is_function
@@ -28,6 +29,7 @@ MODULES = (
     packed_weights,
     products,
     quantized,
+    recurrent,
     rotary,
 )
 """A module that is not named here is not used."""

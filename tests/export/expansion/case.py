@@ -26,6 +26,7 @@ class Case:
         opset: of the default domain in the model.
         outputs: how many outputs the node has; empty names where False.
         variable: inputs that are graph inputs as well.
+        batch: their axis whose size is a symbol.
         definition: in NumPy, where onnxruntime has no kernel on the CPU.
     """
 
@@ -37,6 +38,7 @@ class Case:
     opset: int = 17
     outputs: tuple[bool, ...] = (True,)
     variable: tuple[int, ...] = (0,)
+    batch: int = 0
     definition: Callable[..., Array] | None = None
 
     def values(self) -> dict[str, Array]:
@@ -65,7 +67,7 @@ class Case:
         return [f"y{i}" for i, wanted in enumerate(self.outputs) if wanted]
 
     def model(self, *, symbolic: bool = True) -> ModelProto:
-        """Return the model; axis 0 of its inputs is symbolic, its outputs have no shape."""
+        """Return the model; an axis of its inputs is symbolic, its outputs have no shape."""
         values, names = self.values(), self.names()
         outputs = [f"y{i}" if wanted else "" for i, wanted in enumerate(self.outputs)]
         node = helper.make_node(
@@ -79,7 +81,7 @@ class Case:
                 shape: list[Any] = list(values[name].shape)
                 dtype = helper.np_dtype_to_tensor_dtype(values[name].dtype)
                 if symbolic:
-                    shape[0] = "N"
+                    shape[self.batch] = "N"
                 inputs.append(helper.make_tensor_value_info(name, dtype, shape))
             else:
                 weights.append(numpy_helper.from_array(values[name], name))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tests.export.expansion.case import Array, Case
+from tests.export.expansion.recurrent_cases import RECURRENT
 
 
 def _normal(x: Array, axes: tuple[int, ...], epsilon: float = 1e-5) -> Array:
@@ -194,4 +195,5 @@ CASES = (
     Case("Pad, reflected", "Pad", (TOKENS, np.array([0, 1, 0, 0, 2, 3])), {"mode": "reflect"}),
     Case("GatherND", "GatherND", (TOKENS, np.array([[0, 1], [1, 4]]))),
     Case("Trilu", "Trilu", (TOKENS, np.array(1)), {"upper": 0}),
+    *RECURRENT,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.gradients.registry import MICROSOFT, Context
 from tests.export.expansion.case import Case
 from tests.export.expansion.cases import CONV, MAP, TOKENS
+from tests.export.expansion.recurrent_cases import recurrent
 from tests.export.expansion.test_expand import FUSED, WEIGHTS, optimised
 from tests.export.networks import network
 
@@ -25,6 +26,25 @@ HEADS = {"num_heads": 2}
 PAST = (2, 2, 2, 1, 4)
 
 REFUSED = (
+    *(
+        (recurrent(op_type, reason, **more), reason)
+        for op_type, reason, more in (
+            ("LSTM", "its gates look at the cell", {"peepholes": True}),
+            ("LSTM", "its gates are clipped", {"clip": 1.0}),
+            ("GRU", "129 steps, and no more than 128 are written out", {"steps": 129}),
+            (
+                "RNN",
+                "its sequences are of different length",
+                {"lengths": np.array([4, 3], np.int32)},
+            ),
+            ("RNN", "its activation 'Affine' is not known", {"activations": ["Affine"]}),
+            (
+                "RNN",
+                "its directions have different activations",
+                {"activations": ["Tanh", "Relu"], "direction": "bidirectional"},
+            ),
+        )
+    ),
     (Case("activation", "FusedConv", CONV, {"activation": "Mystery"}), "'Mystery' is not known"),
     (
         Case("parameters", "FusedConv", CONV, {"activation": "LeakyRelu"}),
@@ -80,6 +100,12 @@ def test_the_node_stays_with_the_reason(case: Case, reason: str) -> None:
     assert [node.op_type for node in graph.nodes] == [case.op_type]
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(graph.unexpanded["y0"])
+
+
+def test_a_sequence_of_unknown_length_is_refused() -> None:
+    model = recurrent("GRU").model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "T"
+    assert expand(model).unexpanded == {"y0": "the length of its sequence is not known at export"}
 
 
 def test_an_expansion_that_computes_something_else_fails_verification(
