@@ -152,7 +152,7 @@ def _expanded(emit: Emitter, node: NodeProto, rule: Rule, opset: int) -> Sequenc
     new = emit.nodes[start:]
     for made in new:
         rename(made, names)
-        if node.name and node.output[0] in made.output:
+        if node.name and first_output(node) in made.output:
             made.name = node.name
     return new
 
