@@ -113,7 +113,7 @@ def _replaced(
             continue
         start = len(emit.nodes)
         try:
-            nodes += _expanded(emit, node, rule, graph.opset(node.domain))
+            nodes += _expanded(emit, node, rule, graph)
             changed = True
         except FormulaError as error:
             del emit.nodes[start:]
@@ -129,14 +129,21 @@ def _rule_of(graph: Graph, node: NodeProto) -> Rule | None:
     return rules.find_rule(node.domain, node.op_type, opset)
 
 
-def _expanded(emit: Emitter, node: NodeProto, rule: Rule, opset: int) -> Sequence[NodeProto]:
+def _expanded(emit: Emitter, node: NodeProto, rule: Rule, graph: Graph) -> Sequence[NodeProto]:
     """Return the nodes that replace a node.
 
     Raises:
         FormulaError: the rule does not cover the node.
     """
     start = len(emit.nodes)
-    context = Context(emit, node, list(node.input), list(node.output), opset)
+    context = Context(
+        emit,
+        node,
+        list(node.input),
+        list(node.output),
+        graph.opset(node.domain),
+        producer=graph.producer_of,
+    )
     with emit.scope((node.name or first_output(node)).strip("/")):
         results = rule(context)
         names: dict[str, str] = {}
