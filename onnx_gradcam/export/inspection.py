@@ -22,6 +22,7 @@ from onnx_gradcam.export.model_file import load_model
 from onnx_gradcam.export.score import Score, find_score, format_shape
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.export.target_layer import Layer, choose_layer, find_candidates
+from onnx_gradcam.export.zip_map import is_zip_map
 from onnx_gradcam.gradients.emitter import Dim
 from onnx_gradcam.gradients.registry import find_gradient
 
@@ -174,7 +175,11 @@ def inspect_model(
         opset=graph.opset(),
         ir_version=loaded.model.ir_version,
         inputs=tuple(_tensor_info(graph, i.name) for i in graph.inputs),
-        scores=tuple(_score_info(graph, name) for name in graph.outputs if graph.is_float(name)),
+        scores=tuple(
+            _score_info(graph, name)
+            for name in graph.outputs
+            if graph.is_float(name) or is_zip_map(graph, name)
+        ),
         image_input=image,
         candidates=tuple(candidates),
         recommended=recommended,

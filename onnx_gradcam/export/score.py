@@ -21,6 +21,7 @@ from onnx_gradcam.export.quantized_score import (
     is_quantized,
 )
 from onnx_gradcam.export.sizes import is_invented
+from onnx_gradcam.export.zip_map import before_zip_map, is_zip_map
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
 _ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
@@ -81,7 +82,7 @@ def find_score(graph: Graph, name: str | None = None) -> Score:
     found = []
     problems = []
     for output in graph.outputs:
-        if not (graph.is_float(output) or is_quantized(graph, output)):
+        if not (graph.is_float(output) or is_quantized(graph, output) or is_zip_map(graph, output)):
             continue
         try:
             found.append(_score_of_output(graph, output))
@@ -112,7 +113,7 @@ def _named_score(graph: Graph, name: str) -> Score:
 
 
 def _score_of_output(graph: Graph, output: str) -> Score:
-    tensor = output
+    start = tensor = before_zip_map(graph, output)
     while tensor in graph.producer:
         node = graph.nodes[graph.producer[tensor]]
         if node.domain not in {"", "ai.onnx"}:
@@ -122,7 +123,7 @@ def _score_of_output(graph: Graph, output: str) -> Score:
         if node.op_type not in _LOOKED_THROUGH:
             break
         tensor = node.input[0]
-    return _score(graph, output, output, "")
+    return _score(graph, start, output, "")
 
 
 def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:

@@ -129,7 +129,7 @@ def find_shapes(
                 problem = problem or " ".join(str(error).split())
                 continue
             scores = found.get(metadata.score_output)
-            if batch > 1 and scores is not None and scores.ndim > 1 and len(scores) != batch:
+            if batch > 1 and scores is not None and np.ndim(scores) > 1 and len(scores) != batch:
                 break  # the batch is open by name alone
             return shapes
     return (

@@ -87,7 +87,8 @@ class BatchRunner:
             kind = OnnxGradCamError if fixed else UsageError
             raise kind(f"the model cannot run on {shapes}: {one_line(error)}") from error
         # with one image a run, scores may come without a batch axis
-        rows = [v[None] if step == 1 and v.shape[:1] != (1,) else v for v in values]
+        arrays = [_from_maps(v) if isinstance(v, list) else v for v in values]
+        rows = [v[None] if step == 1 and v.shape[:1] != (1,) else v for v in arrays]
         return [value[:keep] for value in rows]
 
     def _empty(self, output: str) -> NDArray[Any]:
@@ -95,3 +96,8 @@ class BatchRunner:
         node = next(node for node in self.session.get_outputs() if node.name == output)
         shape = [d if isinstance(d, int) and d > 0 else 0 for d in node.shape]
         return np.zeros([0, *shape[1:]], DTYPES.get(node.type, np.dtype(np.int64)))
+
+
+def _from_maps(maps: Sequence[Mapping[Any, float]]) -> NDArray[Any]:
+    """Return ``(N, K)``, the classes in ascending order, of the maps that ZipMap makes."""
+    return np.array([[row[key] for key in sorted(row)] for row in maps], np.float32)
