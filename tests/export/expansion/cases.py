@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.export.expansion.case import Array, Case
 from tests.export.expansion.recurrent_cases import RECURRENT
+from tests.export.expansion.sample_cases import SAMPLES
 
 
 def _normal(x: Array, axes: tuple[int, ...], epsilon: float = 1e-5) -> Array:
@@ -196,4 +197,5 @@ CASES = (
     Case("GatherND", "GatherND", (TOKENS, np.array([[0, 1], [1, 4]]))),
     Case("Trilu", "Trilu", (TOKENS, np.array(1)), {"upper": 0}),
     *RECURRENT,
+    *SAMPLES,
 )  # fmt: skip

@@ -26,6 +26,19 @@ HEADS = {"num_heads": 2}
 PAST = (2, 2, 2, 1, 4)
 
 REFUSED = (
+    (
+        Case("mode", "GridSample", (MAP, (2, 3, 3, 2)), {"mode": "cubic"}, domain="", opset=20),
+        "mode=cubic is not covered",
+    ),
+    (
+        Case("opset", "GridSample", (MAP, (2, 3, 3, 2)), opset=15),
+        "its gradient, which adds up elements, needs opset 16",
+    ),
+    (
+        Case("size", "AffineGrid", ((2, 2, 3), np.array([2, 3, 4, 5])), domain="", opset=20,
+             variable=(0, 1)),
+        "its size must be constant",
+    ),
     *(
         (recurrent(op_type, reason, **more), reason)
         for op_type, reason, more in (

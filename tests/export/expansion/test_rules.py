@@ -15,6 +15,7 @@ from onnx_gradcam.export.expansion import (
     attention,
     convolution,
     expand,
+    grid_sample,
     layout,
     normalization,
     products,
@@ -143,7 +144,7 @@ def _forward(case: Case) -> Callable[[dict[str, Array]], list[Array]]:
 def test_every_rule_has_a_case() -> None:
     """Branches and quantized operators are tested in files of their own."""
     families = (
-        *(activations, attention, convolution, layout),
+        *(activations, attention, convolution, grid_sample, layout),
         *(normalization, products, recurrent, rotary),
     )
     modules = {family.__name__ for family in families}
