@@ -64,7 +64,6 @@ class Reason:
 WEIGHTS = "the gradient of weights is not covered: A is data, not a parameter"
 PARAMETERS = "not covered for this parameter: it is a constant in classifiers"
 SECOND = "only the first output is covered; the other ones are for training or for looking at"
-CACHE = "a cache of earlier keys and values is not covered: no classifier has one"
 TRAINING = "training mode is not covered: a classifier is exported for inference"
 RECURRENT = "recurrent operators and loops are not covered"
 RANDOM = "the result is random"
@@ -97,18 +96,7 @@ REASONS: tuple[Reason, ...] = (
     ),
     # -- forms ------------------------------------------------------------------------------
     Reason(SECOND, "LayerNormalization", y="Mean|InvStdDev|all outputs"),
-    Reason(SECOND, "Attention", y="qk_matmul_output|all outputs", detail="output"),
-    Reason(CACHE, "Attention", detail="its input past_key is not covered"),
-    Reason(CACHE, "Attention", detail="its input nonpad_kv_seqlen is not covered"),
     Reason(TRAINING, "BatchNormalization|Dropout", detail="it is in training mode"),
-    Reason(
-        "the keys of a row are all masked: where the softmax is written out, that of minus"
-        " infinity alone is not a number",
-        "Attention",
-        models=".*_expanded.*",
-        detail="off by nan",
-        wrong=True,
-    ),
     Reason(
         "a diagonal (an index twice in one operand) is not covered", "Einsum", detail="diagonal"
     ),

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from onnx_gradcam.gradients.broadcasting import unbroadcast
 from onnx_gradcam.gradients.emitter import Dim, Emitter
@@ -21,7 +21,11 @@ _CACHE = {4: "past_key", 5: "past_value", 6: "nonpad_kv_seqlen"}
 _QUERY, _KEY, _VALUE, _MASK = range(4)
 
 
-@gradient("Attention", since=23)
+def _has_cache_or_more_outputs(node: NodeProto) -> bool:
+    return any(node.input[min(_CACHE) :]) or any(node.output[1:])
+
+
+@gradient("Attention", since=23, unless=_has_cache_or_more_outputs)
 def _attention(ctx: Context) -> Gradients:
     """Y = P V, P = softmax(mask + cap(scale Q K^T)), cap(s) = c tanh(s / c) where c is given.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx import TensorProto
+
 from onnx_gradcam.gradients.broadcasting import unbroadcast
 from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Emitter
@@ -256,8 +258,20 @@ def _softmax_flattened(ctx: Context) -> Gradients:
 
 @gradient("Softmax", "LogSoftmax", since=13)
 def _softmax_axis(ctx: Context) -> Gradients:
+    """Where the model replaces NaN (the softmax of a row that is all -inf), no gradient is NaN."""
     axis = ctx.attribute("axis", -1) % len(ctx.shape(ctx.inputs[0]))
-    return [_SOFTMAX[ctx.node.op_type](ctx.emit, ctx.dy, ctx.outputs[0], [axis])]
+    emit, y = ctx.emit, ctx.outputs[0]
+    if _is_guarded(ctx, y):
+        y = emit.where(emit.node("IsNaN", [y], dtype=TensorProto.BOOL), 0.0, y)
+    return [_SOFTMAX[ctx.node.op_type](emit, ctx.dy, y, [axis])]
+
+
+def _is_guarded(ctx: Context, y: str) -> bool:
+    """Return whether a reader of y, or of a Cast of it, puts something else in its place."""
+    readers = ctx.readers(y)
+    casts = [node.output[0] for node in readers if node.op_type == "Cast"]
+    behind = [node for name in casts for node in ctx.readers(name)]
+    return any(node.op_type in {"IsNaN", "Where"} for node in (*readers, *behind))
 
 
 @lowering("SoftmaxGrad_13", "LogSoftmaxGrad_13")

@@ -155,13 +155,23 @@ LoweringFormula = Callable[[Context], Sequence[str]]
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the gradient table."""
+    """One row of the gradient table.
+
+    Attributes:
+        domain: of the operator.
+        op_type: the operator.
+        since: first opset in which the formula holds.
+        until: the last one.
+        formula: it.
+        unless: nodes that it leaves to an expansion of the operator.
+    """
 
     domain: str
     op_type: str
     since: int
     until: int
     formula: GradientFormula
+    unless: Callable[[NodeProto], bool] = lambda _node: False
 
 
 _GRADIENTS: dict[tuple[str, str], list[Entry]] = {}
@@ -169,16 +179,23 @@ _LOWERINGS: dict[tuple[str, str], LoweringFormula] = {}
 
 
 def gradient(
-    *op_types: str, domain: str = "", since: int = 1, until: int = NEWEST_OPSET
+    *op_types: str,
+    domain: str = "",
+    since: int = 1,
+    until: int = NEWEST_OPSET,
+    unless: Callable[[NodeProto], bool] = lambda _node: False,
 ) -> Callable[[GradientFormula], GradientFormula]:
-    """Register the decorated formula for operators, for opsets `since` to `until` inclusive."""
+    """Register the decorated formula for operators, for opsets `since` to `until` inclusive.
+
+    Nodes for which `unless` holds are left to an expansion of the operator, where one covers them.
+    """
 
     def register(formula: GradientFormula) -> GradientFormula:
         for op_type in op_types:
             rows = _GRADIENTS.setdefault((domain, op_type), [])
             if any(row.since <= until and since <= row.until for row in rows):
                 raise ValueError(f"a gradient of {domain or 'ai.onnx'}::{op_type} exists already")
-            rows.append(Entry(domain, op_type, since, until, formula))
+            rows.append(Entry(domain, op_type, since, until, formula, unless))
         return formula
 
     return register
@@ -201,10 +218,19 @@ def lowering(
 
 def find_gradient(domain: str, op_type: str, opset: int) -> GradientFormula | None:
     """Return the formula for an operator at an opset, None when there is none."""
-    for row in _GRADIENTS.get((_normal(domain), op_type), []):
-        if row.since <= opset <= row.until:
-            return row.formula
-    return None
+    row = _find_row(domain, op_type, opset)
+    return None if row is None else row.formula
+
+
+def takes(node: NodeProto, opset: int) -> bool:
+    """Return whether a node has a formula, and is not left to an expansion."""
+    row = _find_row(node.domain, node.op_type, opset)
+    return row is not None and not row.unless(node)
+
+
+def _find_row(domain: str, op_type: str, opset: int) -> Entry | None:
+    rows = _GRADIENTS.get((_normal(domain), op_type), [])
+    return next((row for row in rows if row.since <= opset <= row.until), None)
 
 
 def find_lowering(domain: str, op_type: str) -> LoweringFormula | None:

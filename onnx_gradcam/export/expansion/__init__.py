@@ -26,8 +26,8 @@ returns one name per output of the node:
 - What a rule does not cover is a `FormulaError` with the reason. The node then stays. It is tried
   again once more shapes are known, and refused by name, with the reason, if it lies in the tail.
 - A result may be an input of the node, or another result.
-- A node whose operator has a gradient formula is never expanded; emitted nodes without one are
-  expanded in turn.
+- A node whose operator has a gradient formula is not expanded, unless the formula leaves it to the
+  expansion (``unless=``); emitted nodes without one are expanded in turn.
 - Rules modules are listed in `rules`. Each rule cites its definition.
 
 Every rule is compared with onnxruntime's own kernel, values and central differences, by a row in

@@ -18,7 +18,7 @@ from onnx_gradcam.export.expansion.registry import Rule
 from onnx_gradcam.export.expansion.splice import rename
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.gradients.emitter import Array, Emitter
-from onnx_gradcam.gradients.registry import Context, FormulaError, find_gradient
+from onnx_gradcam.gradients.registry import Context, FormulaError, takes
 
 EXPANDED = f"{PREFIX}expanded/"
 """Start of the names of everything that an expansion adds."""
@@ -124,7 +124,7 @@ def _replaced(
 
 def _rule_of(graph: Graph, node: NodeProto) -> Rule | None:
     opset = graph.opset(node.domain)
-    if find_gradient(node.domain, node.op_type, opset) is not None:
+    if takes(node, opset):
         return None
     return rules.find_rule(node.domain, node.op_type, opset)
 

@@ -15,7 +15,7 @@ from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.expansion.function_bodies import is_function
 from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.pipeline import export_model
-from onnx_gradcam.gradients.registry import find_gradient
+from onnx_gradcam.gradients.registry import find_gradient, takes
 from tests.export.expansion.test_expand import picture, run
 from tests.export.networks import network
 
@@ -125,8 +125,8 @@ def test_a_body_computes_what_the_operator_does(
     op_type = text.split("<")[0].split("(")[0].split()[-1]
     monkeypatch.setattr(
         sys.modules["onnx_gradcam.export.expansion.expand"],
-        "find_gradient",
-        lambda d, o, v: None if o == op_type else find_gradient(d, o, v),
+        "takes",
+        lambda node, v: node.op_type != op_type and takes(node, v),
     )
     model = network(text, {}, image="float[N,3,8,8] x", scores="float[N,3,H,W] y",
                     integers={"size": [6, 10]}, opset=opset)  # fmt: skip
