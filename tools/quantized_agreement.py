@@ -297,7 +297,7 @@ calibration): Grad-CAM at the layer that `auto` picks, for the class that the fl
 first. *Same first class* counts photos; *Spearman* is the rank correlation of the maps over their
 cells, mean (and smallest); *overlap* is the intersection over union of the fifth of the cells with
 the highest values, mean. *Pointing game*: [mosaics](pointing-game.md) of four photos, chance is one
-in four; the mosaics, the first 20, hold the photos of the calibration, too.
+in four; the mosaics, the first 20, hold photos of the calibration, too.
 
 | model | quantization | same first class | Spearman | overlap | pointing game |
 |---|---|---|---|---|---|
