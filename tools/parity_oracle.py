@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,20 @@ METHODS: dict[str, Any] = {
     "gradcam": _grad_cam.GradCAM,
     "gradcam++": _grad_cam.GradCAMPlusPlus,
     "hirescam": _grad_cam.HiResCAM,
+    "gradcamelementwise": _grad_cam.GradCAMElementWise,
     "layercam": _grad_cam.LayerCAM,
     "xgradcam": _grad_cam.XGradCAM,
     "eigencam": _grad_cam.EigenCAM,
+    "eigengradcam": _grad_cam.EigenGradCAM,
+    "segeigencam": _grad_cam.SegEigenCAM,
+    "kpcacam": _grad_cam.KPCA_CAM,
+    "fem": _grad_cam.FEM,
+    "randomcam": _grad_cam.RandomCAM,
 }
-"""Our name of a method -> their class."""
+"""Our name of a method -> their class. They have no CAM: see tests/cam/test_cam.py."""
+
+UNSIGNED = {"eigencam", "eigengradcam"}
+"""Methods whose sign they leave to the linear algebra library; so does ``eigen_smooth``."""
 
 Array = NDArray[Any]
 
@@ -55,8 +65,15 @@ def reference_maps(
     classes: Sequence[int],
     method: str,
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    *,
+    eigen_smooth: bool = False,
+    aug_smooth: bool = False,
 ) -> ReferenceMaps:
-    """Return the maps of one method; the layer's output, arranged as a map, is the target."""
+    """Return the maps of one method; the layer's output, arranged as a map, is the target.
+
+    With `aug_smooth`, raw maps are the mean of the six, flipped back, and activations and gradients
+    those of the last. Random weights are drawn by seed 0 for each run, the same for all images.
+    """
     raw: list[Array] = []
     options = {"model": network, "target_layers": [layer], "reshape_transform": arrange}
     with METHODS[method](**options) as cam:
@@ -68,10 +85,23 @@ def reference_maps(
             return image
 
         cam.get_cam_image = record
+        if method == "randomcam":
+            cam.get_cam_weights = partial(_same_weights, cam.get_cam_weights)
         cams = cam(
-            input_tensor=images, targets=[_targets.ClassifierOutputTarget(c) for c in classes]
+            input_tensor=images,
+            targets=[_targets.ClassifierOutputTarget(c) for c in classes],
+            eigen_smooth=eigen_smooth,
+            aug_smooth=aug_smooth,
         )
         seen = cam.activations_and_grads
         activations = np.asarray(seen.activations[0])
         gradients = np.asarray(seen.gradients[0]) if seen.gradients else None
-    return ReferenceMaps(raw[0], np.asarray(cams), activations, gradients)
+    runs = [run if index < 3 else run[..., ::-1] for index, run in enumerate(raw)]
+    return ReferenceMaps(np.mean(runs, axis=0), np.asarray(cams), activations, gradients)
+
+
+def _same_weights(draw: Callable[..., Array], *args: Any) -> Array:
+    """Return what their RandomCAM draws for one image after a fixed seed, for each image."""
+    np.random.seed(0)  # noqa: NPY002 - the generator that they draw from
+    *others, gradients = args
+    return np.repeat(draw(*others, gradients[:1]), len(gradients), axis=0)

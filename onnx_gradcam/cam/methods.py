@@ -1,48 +1,54 @@
 """The CAM methods, one function each: activations A and gradients G = dy^c/dA in, raw map out.
 
 All arrays are float32. A and G are ``(N, C, *spatial)``, a raw map is ``(N, *spatial)``. In the
-formulas k is a channel, (i, j) a position, and sums without an index run over positions. The
-small constants are those of pytorch-grad-cam, so that maps agree with it to rounding.
+formulas k is a channel, (i, j) a position, and sums without an index run over positions. P(X) is
+the first principal component of X (`components.first_component`). The small constants are those
+of pytorch-grad-cam, so that maps agree with it to rounding.
+
+Methods that end in a sum over channels take what else may `combine` the summands: P instead of the
+sum is the ``eigen_smooth`` of pytorch-grad-cam.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
+
 import numpy as np
 
-from onnx_gradcam.cam.registry import Maps, register
+from onnx_gradcam.cam.components import Maps, channel_sum, first_component, kernel_component
+from onnx_gradcam.cam.registry import Need, register
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
+
+Combine = Callable[[Maps], Maps]
 
 
 def _spatial_axes(maps: Maps) -> tuple[int, ...]:
     return tuple(range(2, maps.ndim))
 
 
-def _weighted_sum(weights: Maps, activations: Maps) -> Maps:
-    """Return sum_k w_k A^k; `weights` is ``(N, C)`` with or without singleton spatial axes."""
-    shape = activations.shape[:2] + (1,) * (activations.ndim - 2)
-    total: Maps = (weights.reshape(shape) * activations).sum(axis=1)
-    return total
-
-
 @register(
     "gradcam",
     title="Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     paper="arXiv:1610.02391",
+    smooths=True,
 )
-def gradcam(activations: Maps, gradients: Maps) -> Maps:
+def gradcam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k alpha_k A^k with alpha_k = mean_ij G^k_ij.
 
     Source: Selvaraju et al., arXiv:1610.02391, equations 1 and 2.
     """
-    alpha = gradients.mean(axis=_spatial_axes(gradients))
-    return _weighted_sum(alpha, activations)
+    alpha = gradients.mean(axis=_spatial_axes(gradients), keepdims=True)
+    return combine(alpha * activations)
 
 
 @register(
     "gradcam++",
     title="Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks",
     paper="arXiv:1710.11063",
+    smooths=True,
 )
-def gradcam_plus_plus(activations: Maps, gradients: Maps) -> Maps:
+def gradcam_plus_plus(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k w_k A^k with w_k = sum_ij a^k_ij relu(G^k_ij).
 
     a = G^2 / (2 G^2 + (sum A^k) G^3 + 1e-6), and 0 where G = 0; the second and third derivatives
@@ -56,83 +62,207 @@ def gradcam_plus_plus(activations: Maps, gradients: Maps) -> Maps:
     total = activations.sum(axis=axes, keepdims=True)
     a = squared / (2 * squared + total * cubed + np.float32(1e-6))
     a = np.where(gradients != 0, a, np.float32(0))
-    weights = (np.maximum(gradients, 0) * a).sum(axis=axes)
-    return _weighted_sum(weights, activations)
+    weights = (np.maximum(gradients, 0) * a).sum(axis=axes, keepdims=True)
+    return combine(weights * activations)
 
 
 @register(
     "hirescam",
     title="Use HiResCAM instead of Grad-CAM for faithful explanations of CNNs",
     paper="arXiv:2011.08891",
+    smooths=True,
 )
-def hirescam(activations: Maps, gradients: Maps) -> Maps:
+def hirescam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k G^k * A^k, position by position.
 
     Source: Draelos and Carin, arXiv:2011.08891, equation 4.
     """
-    raw: Maps = (gradients * activations).sum(axis=1)
-    return raw
+    return combine(gradients * activations)
+
+
+@register(
+    "gradcamelementwise",
+    title="Explainable Models with Consistent Interpretations",
+    paper="hdl:11603/21053",
+    smooths=True,
+)
+def gradcam_elementwise(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
+    """Return sum_k relu(G^k * A^k), position by position.
+
+    Source: Pillai and Pirsiavash, AAAI 2021, hdl:11603/21053; as in pytorch-grad-cam.
+    """
+    return combine(np.maximum(gradients * activations, 0))
 
 
 @register(
     "layercam",
     title="LayerCAM: Exploring Hierarchical Class Activation Maps for Localization",
     paper="doi:10.1109/TIP.2021.3089943",
+    smooths=True,
 )
-def layercam(activations: Maps, gradients: Maps) -> Maps:
+def layercam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k relu(G^k) * A^k, position by position.
 
     Source: Jiang et al., IEEE TIP 2021, doi:10.1109/TIP.2021.3089943 (no arXiv version).
     """
-    raw: Maps = (np.maximum(gradients, 0) * activations).sum(axis=1)
-    return raw
+    return combine(np.maximum(gradients, 0) * activations)
 
 
 @register(
     "xgradcam",
     title="Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs",
     paper="arXiv:2008.02312",
+    smooths=True,
 )
-def xgradcam(activations: Maps, gradients: Maps) -> Maps:
+def xgradcam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k w_k A^k with w_k = sum_ij G^k_ij A^k_ij / (sum A^k + 1e-7).
 
     Source: Fu et al., arXiv:2008.02312, equation 8.
     """
     axes = _spatial_axes(gradients)
     total = activations.sum(axis=axes, keepdims=True)
-    weights = (gradients * activations / (total + np.float32(1e-7))).sum(axis=axes)
-    return _weighted_sum(weights, activations)
+    weights = (gradients * activations / (total + np.float32(1e-7))).sum(axis=axes, keepdims=True)
+    return combine(weights * activations)
+
+
+@register(
+    "cam",
+    title="Learning Deep Features for Discriminative Localization",
+    paper="arXiv:1512.04150",
+)
+def cam(activations: Maps, gradients: Maps) -> Maps:
+    """Return sum_k w_k A^k with w the weights of the class behind a global average pooling.
+
+    Of y = sum_k w_k mean_ij A^k_ij + b, the gradient is w_k / Z at each of the Z positions, so w is
+    its sum over them, and the mean of the map is y - b: unlike Grad-CAM, which is this map divided
+    by Z, it is in the units of the score. Behind the pooling there may be more than one linear
+    layer; then w is their derivative at this image.
+
+    Source: Zhou et al., arXiv:1512.04150, equations 1 and 2.
+
+    Raises:
+        UnsupportedModelError: the gradient differs between positions, so that the head is no
+            global average pooling.
+    """
+    axes = _spatial_axes(gradients)
+    spread = (gradients.max(axis=axes) - gradients.min(axis=axes)).max(axis=1)
+    if (spread > 1e-4 * np.abs(gradients).max(axis=(1, *axes))).any():
+        raise UnsupportedModelError(
+            "CAM method 'cam' needs a head of global average pooling right behind the target"
+            " layer, and here the gradient differs between positions; use gradcam or hirescam"
+        )
+    weights = gradients.mean(axis=axes, keepdims=True) * prod(gradients.shape[2:])
+    return channel_sum(weights * activations)
 
 
 @register(
     "eigencam",
     title="Eigen-CAM: Class Activation Map using Principal Components",
     paper="arXiv:2008.00299",
-    needs_gradients=False,
+    needs=(),
 )
-def eigencam(activations: Maps, gradients: Maps) -> Maps:
-    """Return the projection of A, positions by channels, on its first principal component.
+def eigencam(activations: Maps) -> Maps:
+    """Return P(A): the projection of A on its first principal component, for no class.
 
-    A singular vector has no sign of its own. The sign here makes the map correlate positively
-    with the mean activation over channels; where that correlation vanishes, it makes the
-    position of largest magnitude positive. So the map does not depend on the LAPACK in use.
+    The sign makes the map correlate positively with the mean activation over channels.
 
     Source: Muhammad and Yeasin, arXiv:2008.00299, section III; channels are centred first, as
     pytorch-grad-cam does.
     """
-    return np.stack([_first_component(image) for image in activations])
+    return first_component(activations)
 
 
-def _first_component(activations: Maps) -> Maps:
-    """Return the signed projection ``(*spatial)`` of one image's A ``(C, *spatial)``."""
-    exponent = np.frexp(np.abs(activations).max())[1]  # a power of two costs no precision
-    positions = np.ldexp(activations, -exponent).reshape(activations.shape[0], -1).T
-    centred = positions - positions.mean(axis=0)
-    direction = np.linalg.svd(centred, full_matrices=False)[2][0]
-    projection: Maps = centred @ direction
-    evidence = float(projection @ centred.mean(axis=1))
-    if abs(evidence) <= 1e-6 * float(np.abs(projection).max() * np.abs(centred).max()):
-        evidence = float(projection[np.abs(projection).argmax()])
-    if evidence < 0:
-        projection = -projection
-    return np.ldexp(projection, exponent).reshape(activations.shape[1:])
+@register(
+    "eigengradcam",
+    title="Eigen-CAM: Class Activation Map using Principal Components",
+    paper="arXiv:2008.00299",
+)
+def eigengradcam(activations: Maps, gradients: Maps) -> Maps:
+    """Return P(G * A): Eigen-CAM for a class.
+
+    The sign makes the map correlate positively with HiResCAM, the sum of G * A over channels.
+
+    Source: pytorch-grad-cam, after arXiv:2008.00299.
+    """
+    return first_component(gradients * activations)
+
+
+@register(
+    "segeigencam",
+    title="Seg-Eigen-CAM: Eigen-Value-Based Visual Explanations for Semantic Segmentation Models",
+    paper="doi:10.3390/app15137562",
+)
+def segeigencam(activations: Maps, gradients: Maps) -> Maps:
+    """Return P(abs(G) * A), with the sign that makes the position of largest magnitude positive.
+
+    Source: Chung and Ying, Applied Sciences 2025, doi:10.3390/app15137562, equations 10 to 13.
+    """
+    projection = first_component(np.abs(gradients) * activations)
+    axes = tuple(range(1, projection.ndim))
+    low, high = (f(axis=axes, keepdims=True) for f in (projection.min, projection.max))
+    return np.where(np.abs(low) > np.abs(high), -projection, projection)
+
+
+@register(
+    "kpcacam",
+    title="KPCA-CAM: Visual Explainability of Deep Computer Vision Models using Kernel PCA",
+    paper="arXiv:2410.00267",
+    needs=(),
+)
+def kpcacam(activations: Maps) -> Maps:
+    """Return the first principal component of A by a sigmoid kernel, for no class.
+
+    The sign makes the position of largest magnitude positive. Time and memory grow with the square
+    of the number of positions.
+
+    Source: Karmani et al., arXiv:2410.00267; kernel, parameters and sign as pytorch-grad-cam takes
+    them from scikit-learn.
+    """
+    return kernel_component(activations)
+
+
+@register(
+    "fem",
+    title="Features Understanding in 3D CNNs for Actions Recognition in Video",
+    paper="doi:10.1109/IPTA50016.2020.9286629",
+    needs=(),
+)
+def fem(activations: Maps) -> Maps:
+    """Return sum_k w_k A^k with w_k the share of positions where A^k is unusually large.
+
+    That is A^k_ij > mean A^k + 2 std A^k (of the population), for no class.
+
+    Source: Fuad et al., IPTA 2020, doi:10.1109/IPTA50016.2020.9286629; weights as in
+    pytorch-grad-cam.
+    """
+    axes = _spatial_axes(activations)
+    usual = activations.mean(axis=axes, keepdims=True)
+    usual = usual + 2 * activations.std(axis=axes, keepdims=True)
+    weights = (activations > usual).mean(axis=axes, keepdims=True, dtype=activations.dtype)
+    return channel_sum(weights * activations)
+
+
+@register(
+    "randomcam",
+    title="Sanity Checks for Saliency Maps",
+    paper="arXiv:1810.03292",
+    needs=(Need.SEED,),
+    smooths=True,
+)
+def randomcam(activations: Maps, seed: int = 0, combine: Combine = channel_sum) -> Maps:
+    """Return sum_k w_k A^k with random w_k, uniform in [-1, 1), the same for every image.
+
+    It knows the activations and neither class nor score: a method that is no better explains
+    nothing. The weights are those that pytorch-grad-cam draws for one image after
+    ``numpy.random.seed(seed)``; that stream of numbers is the same in all releases of NumPy.
+
+    Source: pytorch-grad-cam; why a floor is needed: Adebayo et al., arXiv:1810.03292.
+
+    Raises:
+        UsageError: the seed is negative or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed} is not between 0 and {2**32 - 1}")
+    shape = (activations.shape[1], *[1] * (activations.ndim - 2))
+    weights = np.random.RandomState(seed).uniform(-1, 1, shape).astype(activations.dtype)
+    return combine(weights * activations)

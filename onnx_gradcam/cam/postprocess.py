@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam.registry import Maps, finite_float32
+from onnx_gradcam.cam.components import Maps
+from onnx_gradcam.cam.registry import finite_float32
 from onnx_gradcam.errors import UsageError
 
 EPSILON = np.float32(1e-7)

@@ -1,18 +1,32 @@
-"""The table of CAM methods: name in, function and citation out."""
+"""The table of CAM methods: name in, function, citation and needs out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.errors import UsageError, nearest_names
+from onnx_gradcam.cam.components import Maps as Maps
+from onnx_gradcam.cam.components import channel_sum, first_component
+from onnx_gradcam.errors import UnsupportedModelError, UsageError, nearest_names
 
-Maps = NDArray[np.float32]
-MethodFunction = Callable[[Maps, Maps], Maps]
+MethodFunction = Callable[..., Maps]
+
+
+class Need(StrEnum):
+    """What a method takes beside the activations; its function gets it under the lower-case name.
+
+    GRADIENTS as ``gradients``, SEED as ``seed``, and so on.
+    """
+
+    GRADIENTS = "gradients"
+    HEAD_RUNS = "head runs"
+    MODEL_RUNS = "whole-model runs"
+    SEED = "seed"
 
 
 @dataclass(frozen=True)
@@ -22,24 +36,36 @@ class Method:
     Attributes:
         name: how users call it, e.g. ``gradcam++``.
         title: the title of its paper.
-        paper: where to read it, ``arXiv:...`` or ``doi:...``.
-        needs_gradients: False when the map depends on the activations alone.
-        function: ``(activations, gradients) -> raw maps``, float32 ``(N, C, *spatial)`` twice
-            in, float32 ``(N, *spatial)`` out.
+        paper: where to read it, ``arXiv:...``, ``doi:...`` or ``hdl:...``.
+        needs: what it takes beside the activations.
+        smooths: whether it sums over the channels, so that ``eigen_smooth`` can replace the sum.
+        function: ``(activations, **needs) -> raw maps``, ``(N, C, *spatial)`` in, ``(N, *spatial)``
+            out; one that smooths takes ``combine`` as well, what replaces the sum.
     """
 
     name: str
     title: str
     paper: str
-    needs_gradients: bool
+    needs: tuple[Need, ...]
+    smooths: bool
     function: MethodFunction
+
+    @property
+    def needs_gradients(self) -> bool:
+        """False when the map depends on the activations alone."""
+        return Need.GRADIENTS in self.needs
 
 
 _METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, *, title: str, paper: str, needs_gradients: bool = True
+    name: str,
+    *,
+    title: str,
+    paper: str,
+    needs: tuple[Need, ...] = (Need.GRADIENTS,),
+    smooths: bool = False,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Return a decorator that enters a function into the table under `name`.
 
@@ -50,15 +76,15 @@ def register(
     def enter(function: MethodFunction) -> MethodFunction:
         if name in _METHODS:
             raise ValueError(f"CAM method {name!r} is registered already")
-        _METHODS[name] = Method(name, title, paper, needs_gradients, function)
+        _METHODS[name] = Method(name, title, paper, needs, smooths, function)
         return function
 
     return enter
 
 
-def method_names() -> tuple[str, ...]:
-    """Return the names of all methods in the order of registration."""
-    return tuple(_METHODS)
+def method_names(offered: Collection[Need] = tuple(Need)) -> tuple[str, ...]:
+    """Return the names of the methods that need nothing but what is offered, as registered."""
+    return tuple(name for name, method in _METHODS.items() if not {*method.needs} - {*offered})
 
 
 def get_method(name: str) -> Method:
@@ -75,32 +101,94 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def compute(name: str, activations: NDArray[Any], gradients: NDArray[Any]) -> Maps:
+def require(name: str, offered: Collection[Need], *, eigen_smooth: bool = False) -> Method:
+    """Return the method called `name` where everything that it needs is offered.
+
+    Raises:
+        UsageError: there is none of that name, or it cannot be smoothed.
+        UnsupportedModelError: it needs something that is not offered.
+    """
+    method = get_method(name)
+    missing = [need for need in method.needs if need not in offered]
+    if missing:
+        raise UnsupportedModelError(
+            f"CAM method {name!r} needs {' and '.join(missing)}, which the file does not offer;"
+            f" it can serve {', '.join(method_names(offered))}"
+        )
+    if eigen_smooth and not method.smooths:
+        smoothing = [name for name in method_names(offered) if _METHODS[name].smooths]
+        raise UsageError(
+            f"CAM method {name!r} is no sum over channels that eigen_smooth could replace;"
+            f" it goes with {', '.join(smoothing)}"
+        )
+    return method
+
+
+def compute(
+    name: str,
+    activations: NDArray[Any],
+    gradients: NDArray[Any] | None = None,
+    *,
+    eigen_smooth: bool = False,
+    seed: int = 0,
+) -> Maps:
     """Return the raw maps of a method, before ReLU, normalisation and resize.
 
     Args:
         name: name of the method.
         activations: A, float ``(N, C, *spatial)`` with one to three spatial axes. NaN counts
             as 0, infinity as the largest float32; half precision is computed in float32.
-        gradients: dy/dA, float, of the same shape.
+        gradients: dy/dA, float, of the same shape; a method that needs none goes without.
+        eigen_smooth: project the summands of the map on their first principal component over
+            the channels, instead of adding them up.
+        seed: of a method that draws at random.
 
     Returns:
         float32 ``(N, *spatial)``, of either sign.
 
     Raises:
-        UsageError: unknown method, or shapes that do not fit.
+        UsageError: unknown method, shapes that do not fit, or a method that cannot be smoothed.
+        UnsupportedModelError: gradients that the method needs are missing, or of another form
+            than it can take.
     """
-    method = get_method(name)
-    if activations.shape != gradients.shape or not 3 <= activations.ndim <= 5:
+    raw = evaluate(name, activations, gradients, eigen_smooth=eigen_smooth, seed=seed)
+    return finite_float32(raw)
+
+
+def evaluate(
+    name: str,
+    activations: NDArray[Any],
+    gradients: NDArray[Any] | None = None,
+    *,
+    eigen_smooth: bool = False,
+    seed: int = 0,
+) -> Maps:
+    """Return what `compute` returns, with NaN or infinity where a map overflows.
+
+    Raises:
+        UsageError: see `compute`.
+        UnsupportedModelError: see `compute`.
+    """
+    given: dict[Need, Any] = {Need.SEED: seed}
+    if gradients is not None:
+        given[Need.GRADIENTS] = gradients
+    method = require(name, given, eigen_smooth=eigen_smooth)
+    shapes = [activations.shape, *([] if gradients is None else [gradients.shape])]
+    if shapes[0] != shapes[-1] or not 3 <= activations.ndim <= 5:
         raise UsageError(
             "activations and gradients must share one shape (N, C, *spatial) with 1 to 3 spatial"
-            f" axes, got {activations.shape} and {gradients.shape}"
+            f" axes, got {' and '.join(map(str, shapes))}"
         )
     if 0 in activations.shape:
         return np.zeros(activations.shape[:1] + activations.shape[2:], np.float32)
-    with np.errstate(all="ignore"):  # overflow and 0/0 are met by finite_float32 below
-        raw = method.function(finite_float32(activations), finite_float32(gradients))
-        return finite_float32(raw)
+    if gradients is not None:
+        given[Need.GRADIENTS] = finite_float32(gradients)
+    arguments = {need.name.lower(): given[need] for need in method.needs}
+    if method.smooths:
+        arguments["combine"] = first_component if eigen_smooth else channel_sum
+    with np.errstate(all="ignore"):  # overflow and 0/0 show in the result
+        raw = method.function(finite_float32(activations), **arguments)
+        return np.asarray(raw, np.float32)
 
 
 def finite_float32(values: NDArray[Any]) -> Maps:

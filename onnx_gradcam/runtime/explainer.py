@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from onnx_gradcam.cam import get_method
+from onnx_gradcam.cam import method_names
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     ADDED_OUTPUTS,
@@ -21,13 +21,15 @@ from onnx_gradcam.contract import (
 from onnx_gradcam.errors import NotExportedError, UnsupportedModelError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import HIGHEST, ClassIds, ClassResolver
-from onnx_gradcam.runtime.explanation import Explanation, FloatArray, explain_maps
+from onnx_gradcam.runtime.explanation import Explanation, FloatArray
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
+from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.session import ModelSource, Options, open_session
+from onnx_gradcam.runtime.smoothing import average, other_versions
 
 
 def load(
@@ -128,6 +130,11 @@ class Explainer:
         """The execution providers in use, in order of preference."""
         return tuple(self._session.get_providers())
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the CAM methods that the file can serve."""
+        return method_names(OFFERED)
+
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
@@ -152,6 +159,9 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
+        eigen_smooth: bool = False,
+        aug_smooth: bool = False,
+        seed: int = 0,
         extra_inputs: Values | None = None,
     ) -> Explanation:
         """Return heat maps for a batch of images.
@@ -162,18 +172,24 @@ class Explainer:
             classes: the class to explain: an index, -k for the k-th highest score, a label, a
                 sequence of one per image, or None for the highest score of each image (for the
                 fixed class of a file exported with ``--class-input fixed:K``).
-            method: name of the CAM method, see `onnx_gradcam.cam.method_names`.
+            method: name of the CAM method, one of `methods`.
+            eigen_smooth: take the first principal component of the map's summands over the
+                channels instead of their sum: less noise.
+            aug_smooth: average the heat maps of six versions of each image (mirrored, and
+                multiplied by 0.9, 1, 1.1); runs the session six times.
+            seed: of a method that draws at random.
             extra_inputs: values for the model's other inputs, by name.
 
         Raises:
             ClassNotFoundError: class index out of range, or an unknown label.
             UsageError: images, classes or extra inputs that do not fit; NaN in the images; an
-                unknown method.
+                unknown method, or one that cannot be smoothed as asked.
+            UnsupportedModelError: a method that the file cannot serve.
         """
-        get_method(method)
+        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
         batch = self.image_input.fit(x)
         chosen = self._classes.per_image(classes, len(batch))
-        return self._explain(batch, chosen, method, extra_inputs)
+        return self._explain(batch, chosen, how, extra_inputs)
 
     def explain_classes(
         self,
@@ -181,6 +197,9 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
+        eigen_smooth: bool = False,
+        aug_smooth: bool = False,
+        seed: int = 0,
         extra_inputs: Values | None = None,
     ) -> Explanation:
         """Return heat maps for one or several classes of one prepared image.
@@ -189,20 +208,24 @@ class Explainer:
             x: the image as in `explain`, with a batch axis of one or without.
             classes: one class or a sequence of them; None for the highest score.
             method: name of the CAM method.
+            eigen_smooth: as in `explain`.
+            aug_smooth: as in `explain`.
+            seed: as in `explain`.
             extra_inputs: values for the model's other inputs, by name.
 
         Raises:
             ClassNotFoundError: class index out of range, or an unknown label.
             UsageError: not one image, or what `explain` refuses.
+            UnsupportedModelError: a method that the file cannot serve.
         """
-        get_method(method)
+        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
         image = self.image_input.fit(x)
         if len(image) != 1:
             raise UsageError(f"{len(image)} images; explain takes several")
         chosen = self._classes.several(classes)
         batch = np.repeat(image, len(chosen), axis=0)
         extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
-        return self._explain(batch, chosen, method, extra)
+        return self._explain(batch, chosen, how, extra)
 
     def explain_image(
         self,
@@ -210,6 +233,9 @@ class Explainer:
         classes: ClassIds | None = None,
         method: str = "gradcam",
         *,
+        eigen_smooth: bool = False,
+        aug_smooth: bool = False,
+        seed: int = 0,
         extra_inputs: Values | None = None,
     ) -> Explanation:
         """Return heat maps for one or several classes of one photo.
@@ -222,14 +248,19 @@ class Explainer:
             photo: path, encoded bytes, or a uint8 RGB array ``(H, W, 3)``.
             classes: one class or a sequence of them, as in `explain`; None for the highest score.
             method: name of the CAM method.
+            eigen_smooth: as in `explain`.
+            aug_smooth: as in `explain`.
+            seed: as in `explain`.
             extra_inputs: values for the model's other inputs, by name.
 
         Raises:
             ImageError: not an image.
             ClassNotFoundError: class index out of range, or an unknown label.
-            UsageError: the file holds no preprocessing, or the photo does not fit the model.
+            UsageError: the file holds no preprocessing, the photo does not fit the model, or what
+                `explain` refuses.
+            UnsupportedModelError: a method that the file cannot serve.
         """
-        get_method(method)
+        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
         if self.preprocessing is None:
             raise UsageError(
                 "the file holds no preprocessing for photos; export the model again with"
@@ -249,16 +280,42 @@ class Explainer:
             image = _without_channels(image, self.image_input)
         batch = np.repeat(self.image_input.fit(image), len(chosen), axis=0)
         extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
-        return self._explain(batch, chosen, method, extra, photo=pixels, geometry=geometry)
+        return self._explain(batch, chosen, how, extra, photo=pixels, geometry=geometry)
 
     def _explain(
         self,
         batch: NDArray[Any],
         classes: NDArray[np.int64],
-        method: str,
+        how: How,
         extra_inputs: Values | None,
         **photo: Any,
     ) -> Explanation:
+        size = self.image_input.spatial(batch.shape)
+        scores, activations, gradients, explained = self._run(batch, classes, extra_inputs)
+        painted = how.paint(activations, gradients, size)
+        if how.aug_smooth:
+            maps = [painted]
+            for version in other_versions(batch, self.image_input):
+                _, a, g, _ = self._run(version, explained, extra_inputs)  # of the same classes
+                maps.append(how.paint(a, g, size))
+            painted = average(maps)
+        return Explanation(
+            scores=self._as_scores(scores, len(batch)),
+            classes=explained,
+            cams=painted.cams,
+            raw_maps=painted.raw,
+            activations=activations,
+            gradients=gradients,
+            notes=painted.notes,
+            labels=self.labels,
+            **vars(how),
+            **photo,
+        )
+
+    def _run(
+        self, batch: NDArray[Any], classes: NDArray[np.int64], extra_inputs: Values | None
+    ) -> tuple[NDArray[Any], FloatArray, FloatArray, NDArray[np.int64]]:
+        """Return scores, activations, gradients and the classes explained."""
         names = [self.metadata.score_output, ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT]
         scores, activations, gradients, explained = self._runner.run(
             names, batch, self._class_feed(classes), extra_inputs
@@ -267,19 +324,7 @@ class Explainer:
         gradients = gradients.astype(np.float32, copy=False)
         if not len(batch):  # the file may leave open different extents of the two
             gradients = activations
-        size = self.image_input.spatial(batch.shape)
-        raw, cams = explain_maps(method, activations, gradients, size)
-        return Explanation(
-            scores=self._as_scores(scores, len(batch)),
-            classes=explained.astype(np.int64, copy=False),
-            cams=cams,
-            raw_maps=raw,
-            activations=activations,
-            gradients=gradients,
-            method=method,
-            labels=self.labels,
-            **photo,
-        )
+        return scores, activations, gradients, explained.astype(np.int64, copy=False)
 
     def _class_feed(self, classes: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Return what to feed as cam_class; None for a file with a fixed class."""

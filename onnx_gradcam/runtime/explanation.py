@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam import compute, heat_maps
+from onnx_gradcam.cam import Painted, paint
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ class Explanation:
         scores: float32 ``(N, K)``, the model's own output (probabilities where it ends in a
             softmax); quantized integers as the numbers they stand for.
         classes: int64 ``(N,)``, the class that was explained.
-        cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes).
-        raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize.
+        cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes);
+            zeros where there is a note.
+        raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize; with
+            `aug_smooth` the mean of those of all versions.
         activations: float32 ``(N, C, h, w)``, A of the target layer.
         gradients: float32 ``(N, C, h, w)``, dy^c/dA.
         method: name of the CAM method.
@@ -35,6 +37,11 @@ class Explanation:
         photo: uint8 RGB ``(height, width, 3)``, the whole photo; None unless `explain_image` made
             this.
         geometry: which part of the photo the model saw; None likewise.
+        eigen_smooth: whether the map is the first principal component of its summands.
+        aug_smooth: whether it is the average over versions of the image; activations and gradients
+            are those of the image itself.
+        seed: of a method that draws at random.
+        notes: N texts: why a map shows nothing (NaN, constant, nowhere positive), else empty.
     """
 
     scores: FloatArray
@@ -47,6 +54,10 @@ class Explanation:
     labels: tuple[str, ...] | None = None
     photo: Photo | None = None
     geometry: CropGeometry | None = None
+    eigen_smooth: bool = False
+    aug_smooth: bool = False
+    seed: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return N."""
@@ -62,6 +73,17 @@ class Explanation:
         """The N names of the classes that were explained; ``class 7`` without labels."""
         return tuple(self.labels[c] if self.labels else f"class {c}" for c in self.classes)
 
+    @property
+    def scales(self) -> FloatArray:
+        """float32 ``(N, 2)``: the values of the raw map that 0 and 1 of the heat map stand for.
+
+        Heat maps have a scale each; to compare images or classes, compare raw maps or these.
+        """
+        positive = np.maximum(self.raw_maps, 0)
+        axes = tuple(range(1, positive.ndim))
+        low, high = positive.min(axis=axes, initial=np.inf), positive.max(axis=axes, initial=0)
+        return np.stack([low, high], axis=1)
+
     def photo_cams(self) -> FloatArray:
         """Return the heat maps laid on the whole photo, float32 ``(N, height, width)``.
 
@@ -74,16 +96,45 @@ class Explanation:
             raise UsageError("only explanations made by explain_image have a photo")
         return self.geometry.to_photo(self.cams)
 
-    def with_method(self, method: str) -> Explanation:
-        """Return the same explanation by another CAM method; the model is not run again."""
-        raw, cams = explain_maps(method, self.activations, self.gradients, self.cams.shape[1:])
-        return replace(self, method=method, raw_maps=raw, cams=cams)
+    def with_method(self, method: str, *, eigen_smooth: bool = False, seed: int = 0) -> Explanation:
+        """Return the same explanation by another CAM method; the model is not run again.
+
+        So it is without `aug_smooth`, also where this one is with it.
+
+        Raises:
+            UsageError: an unknown method, or one that cannot be smoothed.
+            UnsupportedModelError: the method needs more than activations and gradients.
+        """
+        painted = explain_maps(
+            method,
+            self.activations,
+            self.gradients,
+            self.cams.shape[1:],
+            eigen_smooth=eigen_smooth,
+            seed=seed,
+        )
+        return replace(
+            self,
+            method=method,
+            eigen_smooth=eigen_smooth,
+            aug_smooth=False,
+            seed=seed,
+            raw_maps=painted.raw,
+            cams=painted.cams,
+            notes=painted.notes,
+        )
 
 
 def explain_maps(
-    method: str, activations: NDArray[Any], gradients: NDArray[Any], size: tuple[int, ...]
-) -> tuple[FloatArray, FloatArray]:
-    """Return raw maps and heat maps of the image's size.
+    method: str,
+    activations: NDArray[Any],
+    gradients: NDArray[Any],
+    size: tuple[int, ...],
+    *,
+    eigen_smooth: bool = False,
+    seed: int = 0,
+) -> Painted:
+    """Return raw maps, heat maps of the image's size, and notes.
 
     Raises:
         UnsupportedModelError: the target layer has other spatial axes than the image.
@@ -93,5 +144,4 @@ def explain_maps(
             f"activations of shape {activations.shape} cannot be laid on an image of size {size};"
             " export the model with another --layer"
         )
-    raw = compute(method, activations, gradients)
-    return raw, heat_maps(raw, size)
+    return paint(method, activations, gradients, size, eigen_smooth=eigen_smooth, seed=seed)

@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+from math import sqrt, tanh
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from onnx_gradcam.cam import compute, get_method, method_names, register
-from onnx_gradcam.errors import UsageError
+from onnx_gradcam.cam import components, compute, get_method, method_names
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 RANDOM = np.random.default_rng(3)
 
 
-def maps(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def maps(*shape: int) -> NDArray[np.float32]:
     return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def inputs(name: str, *shape: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return A and G of a shape; G as behind a global average pooling where the method needs it."""
+    activations, gradients = maps(*shape), maps(*shape)
+    if name == "cam":
+        gradients[:] = maps(*shape[:2], *[1] * (len(shape) - 2))
+    return activations, gradients
 
 
 def test_gradcam_by_hand() -> None:
@@ -24,7 +35,7 @@ def test_gradcam_by_hand() -> None:
 @pytest.mark.parametrize("name", method_names())
 @pytest.mark.parametrize("spatial", [(7,), (3, 5), (2, 3, 4)])
 def test_any_number_of_spatial_axes(name: str, spatial: tuple[int, ...]) -> None:
-    activations, gradients = maps(2, 4, *spatial), maps(2, 4, *spatial)
+    activations, gradients = inputs(name, 2, 4, *spatial)
     raw = compute(name, activations, gradients)
     flat = compute(name, activations.reshape(2, 4, -1), gradients.reshape(2, 4, -1))
     assert raw.shape == (2, *spatial)
@@ -34,17 +45,18 @@ def test_any_number_of_spatial_axes(name: str, spatial: tuple[int, ...]) -> None
 
 @pytest.mark.parametrize("name", method_names())
 def test_images_do_not_mix(name: str) -> None:
-    activations, gradients = maps(3, 4, 5, 5), maps(3, 4, 5, 5)
+    activations, gradients = inputs(name, 3, 4, 5, 5)
     alone = compute(name, activations[1:2], gradients[1:2])
     np.testing.assert_allclose(compute(name, activations, gradients)[1:2], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_half_precision_is_computed_in_single(name: str) -> None:
-    activations, gradients = (1000 * maps(1, 300, 4, 4)).astype(np.float16), maps(1, 300, 4, 4)
-    gradients = gradients.astype(np.float16)
+    activations, gradients = inputs(name, 1, 300, 4, 4)
+    activations, gradients = (1000 * activations).astype(np.float16), gradients.astype(np.float16)
     expected = compute(name, activations.astype(np.float32), gradients.astype(np.float32))
-    assert np.abs(expected).max() > np.finfo(np.float16).max / 100
+    largest = 1 if name == "kpcacam" else np.finfo(np.float16).max / 100
+    assert np.abs(expected).max() > largest, "float16 would overflow, or nothing is compared"
     np.testing.assert_array_equal(compute(name, activations, gradients), expected)
 
 
@@ -75,13 +87,9 @@ def test_eigencam_without_correlation_makes_the_largest_position_positive() -> N
     assert raw[0, 0] == np.abs(raw).max()
 
 
-def test_no_images_give_no_maps() -> None:
-    assert compute("gradcam", np.zeros((0, 3, 2, 4)), np.zeros((0, 3, 2, 4))).shape == (0, 2, 4)
-
-
-def test_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'gradcam'"):
-        get_method("gradcamm")
+@pytest.mark.parametrize("name", method_names())
+def test_no_images_give_no_maps(name: str) -> None:
+    assert compute(name, np.zeros((0, 3, 2, 4)), np.zeros((0, 3, 2, 4))).shape == (0, 2, 4)
 
 
 @pytest.mark.parametrize("shapes", [((1, 2, 3, 3), (1, 2, 3, 4)), ((1, 2), (1, 2))])
@@ -90,14 +98,114 @@ def test_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], tuple[int, ...]])
         compute("gradcam", np.zeros(shapes[0]), np.zeros(shapes[1]))
 
 
-def test_a_name_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="'gradcam' is registered already"):
-        register("gradcam", title="another", paper="none")(get_method("gradcam").function)
+def test_elementwise_by_hand() -> None:
+    activations = np.array([[[[1, -2], [3, 4]], [[5, 6], [7, 8]]]], np.float32)
+    gradients = np.array([[[[1, -1], [-1, 1]], [[2, 0], [-1, -4]]]], np.float32)
+    assert compute("gradcamelementwise", activations, gradients).tolist() == [[[11, 2], [0, 4]]]
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_each_method_says_where_it_comes_from(name: str) -> None:
-    method = get_method(name)
-    assert method.paper.startswith(("arXiv:", "doi:"))
-    assert method.paper in (method.function.__doc__ or "")
-    assert method.needs_gradients == (name != "eigencam")
+def test_cam_sums_to_the_score_behind_a_global_average_pooling() -> None:
+    activations, head, bias = maps(2, 3, 4, 5), maps(2, 3), maps(2)
+    score = (head * activations.mean(axis=(2, 3))).sum(axis=1) + bias
+    gradients = np.broadcast_to(head[:, :, None, None] / 20, activations.shape)
+    raw = compute("cam", activations, gradients)
+    np.testing.assert_allclose(raw, np.einsum("nc,nchw->nhw", head, activations), atol=1e-6)
+    np.testing.assert_allclose(raw.mean(axis=(1, 2)) + bias, score, atol=1e-6)
+    np.testing.assert_allclose(raw, 20 * compute("gradcam", activations, gradients), atol=1e-5)
+
+
+def test_cam_refuses_a_head_that_tells_positions_apart() -> None:
+    gradients = np.ones((2, 3, 4, 5), np.float32)
+    gradients[1, 2, 0, 0] += 1e-3
+    with pytest.raises(UnsupportedModelError, match="differs between positions"):
+        compute("cam", maps(2, 3, 4, 5), gradients)
+    compute("cam", maps(2, 3, 4, 5), gradients.round(2))
+
+
+def test_fem_counts_the_unusual_by_the_deviation_of_the_population() -> None:
+    channel = np.array([[0, 0, 0, 0, 0], [0, 0, 0, 0, 9]], np.float32)  # mean 0.9, deviation 2.7
+    flat = np.ones((2, 5), np.float32)
+    raw = compute("fem", np.stack([channel, flat])[None])[0]
+    np.testing.assert_allclose(raw, 0.1 * channel, atol=1e-6)
+    # of a sample: 2.85; with this value only the population's deviation lets it pass
+    edge = np.array([[0, 0, 0], [0, 0, 1]], np.float32)  # 1/6 + 2 * 0.3727 < 1 < 1/6 + 2 * 0.4082
+    assert compute("fem", edge[None, None]).max() == pytest.approx(1 / 6)
+
+
+def test_eigengradcam_is_eigencam_of_the_product() -> None:
+    activations, gradients = maps(2, 4, 5, 3), maps(2, 4, 5, 3)
+    product = compute("eigencam", activations * gradients)
+    np.testing.assert_array_equal(compute("eigengradcam", activations, gradients), product)
+    hires = compute("hirescam", activations, gradients)
+    assert (((hires - hires.mean(axis=(1, 2), keepdims=True)) * product).sum(axis=(1, 2)) > 0).all()
+
+
+def test_segeigencam_makes_the_largest_position_positive() -> None:
+    activations, gradients = maps(8, 4, 5, 3), maps(8, 4, 5, 3)
+    raw = compute("segeigencam", activations, gradients)
+    assert (raw.max(axis=(1, 2)) == np.abs(raw).max(axis=(1, 2))).all()
+    plain = compute("eigencam", activations * np.abs(gradients))
+    np.testing.assert_array_equal(np.abs(raw), np.abs(plain))
+    assert (raw != plain).any()
+    assert (raw == plain).any()
+
+
+def test_kpcacam_of_two_positions_by_hand() -> None:
+    activations = np.array([[[[1, 3]], [[0, 4]]]], np.float32)  # centred: -1 and 1, -2 and 2
+    like, unlike = tanh(5 / 2 + 1), tanh(-5 / 2 + 1)
+    # the centred kernel is (like - unlike) / 2 * [[1, -1], [-1, 1]], of eigenvalue like - unlike
+    expected = sqrt(like - unlike) / sqrt(2)
+    np.testing.assert_allclose(np.abs(compute("kpcacam", activations)), [[[expected] * 2]])
+
+
+def test_kpcacam_of_flat_channels_is_zero() -> None:
+    flat = np.broadcast_to(maps(1, 5, 1, 1), (1, 5, 6, 7))
+    assert not compute("kpcacam", flat).any()
+
+
+@pytest.mark.parametrize("size", [199, 201, 450])
+def test_the_first_eigenvector_however_it_is_found(size: int) -> None:
+    square = np.random.default_rng(size).normal(size=(size, size))
+    matrix = square + square.T  # its eigenvalues of both signs lie close together
+    value, vector = components._first_eigenvector(matrix)
+    assert value == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-9)
+    assert np.linalg.norm(matrix @ vector - value * vector) < 1e-7 * value
+    assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_the_first_eigenvector_of_a_large_matrix_of_small_rank() -> None:
+    axis = np.linspace(-1, 1, 300)
+    value, vector = components._first_eigenvector(np.outer(axis, axis) - 5 * np.ones((300, 300)))
+    assert value == pytest.approx(float(axis @ axis))
+    np.testing.assert_allclose(np.abs(vector), np.abs(axis) / np.linalg.norm(axis), atol=1e-9)
+
+
+def test_randomcam_depends_on_the_seed_alone() -> None:
+    activations = maps(3, 6, 4, 4)
+    raw = compute("randomcam", activations, maps(3, 6, 4, 4))
+    np.testing.assert_array_equal(compute("randomcam", activations), raw)
+    np.testing.assert_array_equal(compute("randomcam", activations, seed=0), raw)
+    assert np.abs(compute("randomcam", activations, seed=1) - raw).max() > 0.1
+    one = np.eye(6, dtype=np.float32).reshape(1, 6, 6)  # channel k lights position k: w itself
+    weights = compute("randomcam", one)[0]
+    assert weights[0] == pytest.approx(0.0976270)
+    assert len(set(weights.tolist())) == 6
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range(seed: int) -> None:
+    with pytest.raises(UsageError, match="seed"):
+        compute("randomcam", maps(1, 2, 3, 3), seed=seed)
+
+
+@pytest.mark.parametrize("name", [n for n in method_names() if get_method(n).smooths])
+def test_eigen_smooth_is_the_first_component_of_the_summands(name: str) -> None:
+    activations, gradients = inputs(name, 2, 4, 5, 5)
+    smooth = compute(name, activations, gradients, eigen_smooth=True)
+    raw = compute(name, activations, gradients)
+    assert np.abs(smooth - raw).max() > 0.01
+    evidence = (smooth * (raw - raw.mean(axis=(1, 2), keepdims=True))).sum(axis=(1, 2))
+    assert (evidence > 0).all(), "the sign is that of the map without smoothing"
+    one = [x[:, :1] for x in (activations, gradients)]  # of one channel only the mean is lost
+    smooth, raw = (compute(name, *one, eigen_smooth=flag) for flag in (True, False))
+    np.testing.assert_allclose(smooth, raw - raw.mean(axis=(1, 2), keepdims=True), atol=1e-5)
