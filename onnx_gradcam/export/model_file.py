@@ -116,10 +116,15 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = Tru
 
 
 def imported_twice(model: onnx.ModelProto) -> str:
-    """Return the versions of an operator domain that is imported more than once, else ""."""
+    """Return the versions of an operator domain of which several are imported, else "".
+
+    Merged models list the same version more than once: `onnx.compose` does not join the lists.
+    """
     versions: dict[str, list[int]] = {}
     for entry in model.opset_import:
-        versions.setdefault(entry.domain or "ai.onnx", []).append(entry.version)
+        known = versions.setdefault(entry.domain or "ai.onnx", [])
+        if entry.version not in known:
+            known.append(entry.version)
     for domain, found in versions.items():
         if len(found) > 1:
             return " and ".join(f"{domain} {version}" for version in found)
