@@ -32,7 +32,8 @@ mixed = MatMul(share, experts)
 kernels = Reshape(mixed, kernel_shape)
 folded = Reshape(b, folded_shape)
 c = Conv<group=2, pads=[1,1,1,1]>(folded, kernels)
-d = Reshape(c, shape)
+apart = Reshape(c, shape)
+d = Relu(apart)
 e = GlobalAveragePool(d)
 flat = Flatten(e)
 logits = Gemm(flat, fc)
@@ -110,6 +111,12 @@ def test_builders_that_are_chosen(name: str, builder: str, tmp_path: Path) -> No
     assert report.builder == builder
     assert report.verification is not None
     assert report.verification.passed
+
+
+def test_maps_behind_a_routed_convolution_are_found(tmp_path: Path) -> None:
+    """Images are channels of one image for a while, and nobody can tell which is which."""
+    report = export_model(NETWORKS["routed"], tmp_path / "out.onnx", gradient_builder="reverse")
+    assert report.target == "d"
 
 
 def test_only_what_the_gradient_reads_is_computed_again(tmp_path: Path) -> None:
