@@ -137,14 +137,9 @@ def load_models() -> tuple[NodeModel, ...]:
 
 def look_at(node_model: NodeModel) -> Outcome:
     """Return what becomes of a model."""
-    graph = node_model.model.graph
-    if any(not info.type.HasField("tensor_type") for info in (*graph.input, *graph.output)):
+    if not has_tensors_only(node_model):
         return Outcome(node_model, NO_TENSOR)
-    subject = Subject(
-        at_known_opset(node_model),
-        {i.name: _array(v) for i, v in zip(graph.input, node_model.inputs, strict=True)},
-        {o.name: _array(v) for o, v in zip(graph.output, node_model.outputs, strict=True)},
-    )
+    subject = subject_of(node_model)
     if not subject.x_names:
         return Outcome(node_model, NO_INPUT)
     if not subject.y_names:
@@ -162,6 +157,22 @@ def look_at(node_model: NodeModel) -> Outcome:
         else:
             outcome.reasons[pair] = reason
     return outcome
+
+
+def has_tensors_only(node_model: NodeModel) -> bool:
+    """Return whether all inputs and outputs are tensors."""
+    graph = node_model.model.graph
+    return all(info.type.HasField("tensor_type") for info in (*graph.input, *graph.output))
+
+
+def subject_of(node_model: NodeModel) -> Subject:
+    """Return a model of tensors with its values, in an opset that is covered if it can be."""
+    graph = node_model.model.graph
+    return Subject(
+        at_known_opset(node_model),
+        {i.name: _array(v) for i, v in zip(graph.input, node_model.inputs, strict=True)},
+        {o.name: _array(v) for o, v in zip(graph.output, node_model.outputs, strict=True)},
+    )
 
 
 def at_known_opset(node_model: NodeModel) -> ModelProto:
@@ -227,11 +238,14 @@ def main() -> int:
             print(f"{len(outcomes)} models, {time.monotonic() - start:.0f} s", flush=True)
     problems = [problem for outcome in outcomes for problem in outcome.problems]
     if not patterns:
+        from tools import node_ad  # these read this module
         from tools.node_report import page
 
+        others = list(node_ad.opinions(load_models()))
+        problems += [f"{name}: onnx-ad differs" for name in node_ad.unexplained(others)]
         used = {id(r) for outcome in outcomes for r in outcome.reasons.values()}
         problems += [f"a reason that nothing needs: {r}" for r in REASONS if id(r) not in used]
-        _PAGE.write_text(page(outcomes))
+        _PAGE.write_text(page(outcomes, node_ad.paragraph(others)), encoding="utf-8")
     print("\n".join(problems), f"{len(outcomes)} models, {len(problems)} problems", sep="\n")
     return 1 if problems else 0
 

@@ -136,12 +136,6 @@ REASONS: tuple[Reason, ...] = (
     ),
     Reason("cubic interpolation is not covered", "GridSample", detail="mode=cubic is not covered"),
     Reason("gates that look at the cell are not covered", "LSTM", detail="peepholes"),
-    Reason(
-        "tanh is so near to one that central differences are rounding alone",
-        "RNN",
-        models="test_rnn_seq_length|test_simple_rnn_bidirectional",
-        wrong=True,
-    ),
     Reason("attribute mode came in opset 28", "SpaceToDepth", models=".*_[cd][rc][dr]_mode_.*"),
     # -- operators --------------------------------------------------------------------------
     Reason(RANDOM, "Bernoulli"),

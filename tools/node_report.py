@@ -30,14 +30,15 @@ COLUMNS = {
 _OPERATORS = "## Per operator"
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """Return the page."""
+def page(outcomes: Sequence[Outcome], third: str) -> str:
+    """Return the page; `third` says what a third engine found."""
     return (
         "\n\n".join(
             [
                 _introduction(outcomes),
                 _totals(outcomes),
                 _measurement(outcomes),
+                third,
                 _OPERATORS,
                 _per_operator(outcomes),
                 "## Reasons\n\nPairs are of a float input and a float output of one model.",

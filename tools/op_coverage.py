@@ -33,7 +33,7 @@ from tests.export.expansion.test_quantized import ROWS as QUANTIZED_CASES
 from tests.gradients.cases import CASES, quantization
 from tools.node_report import PAGE as NODE_MODELS
 from tools.node_report import checked_models
-from tools.op_reasons import MICROSOFT_REASONS, STANDARD_REASONS
+from tools.op_reasons import REASONS, STANDARD_REASONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
 
@@ -126,14 +126,14 @@ def _expansions() -> list[tuple[str, ...]]:
 def _functions() -> list[tuple[str, ...]]:
     return [
         (_name("", name), str(min(_versions("", name))), _models(name))
-        for name in standard_operators()
+        for name in operators("")
         if is_covered_function(name)
     ]
 
 
 def is_covered_function(name: str) -> bool:
     """Return whether an operator is covered by its definition in others, and by that alone."""
-    by_table = name in _in_tables("") or name in STANDARD_REASONS
+    by_table = name in in_tables("") or name in STANDARD_REASONS
     return not by_table and rules.find_rule("", name, NEWEST_OPSET) is not None and _is_float(name)
 
 
@@ -142,23 +142,26 @@ def is_covered_function(name: str) -> bool:
 
 def _uncovered() -> list[tuple[str, str]]:
     groups: dict[str, list[str]] = {}
-    for name in standard_operators():
-        if name not in _in_tables("") and not is_covered_function(name):
-            groups.setdefault(reason_for(name), []).append(_name("", name))
-    for name in microsoft_operators():
-        if name not in _in_tables(MICROSOFT):
-            groups.setdefault(MICROSOFT_REASONS[name], []).append(_name(MICROSOFT, name))
+    for domain in REASONS:
+        for name in operators(domain):
+            if not is_covered(domain, name):
+                groups.setdefault(reason_for(domain, name), []).append(_name(domain, name))
     return [(reason, ", ".join(names)) for reason, names in groups.items()]
 
 
-def reason_for(name: str) -> str:
-    """Return why an operator of the standard is not covered.
+def is_covered(domain: str, name: str) -> bool:
+    """Return whether an operator has a formula, an expansion or a definition in others."""
+    return name in in_tables(domain) or (not domain and is_covered_function(name))
+
+
+def reason_for(domain: str, name: str) -> str:
+    """Return why an operator is not covered.
 
     Raises:
         KeyError: nobody has said.
     """
-    if name in STANDARD_REASONS:
-        return STANDARD_REASONS[name]
+    if domain or name in REASONS[domain]:
+        return REASONS[domain][name]
     float_in, float_out = _float_types(name)
     if not float_out:
         return NO_FLOAT_OUT
@@ -186,17 +189,13 @@ def _float_types(name: str) -> tuple[bool, bool]:
 
 
 @cache
-def standard_operators() -> list[str]:
-    """Return the names of all operators of the default domain in the opsets that are covered."""
-    schemas = [s for s in defs.get_all_schemas_with_history() if not s.domain]
+def operators(domain: str) -> list[str]:
+    """Return the names of all operators of a domain, in the opsets that are covered."""
+    if domain == MICROSOFT:
+        found = onnxruntime_pybind11_state.get_all_operator_schema()
+        return sorted({str(s.name) for s in found if s.domain == MICROSOFT})
+    schemas = [s for s in defs.get_all_schemas_with_history() if s.domain == domain]
     return sorted({s.name for s in schemas if s.since_version <= NEWEST_OPSET})
-
-
-@cache
-def microsoft_operators() -> list[str]:
-    """Return the names of all ``com.microsoft`` operators of the installed onnxruntime."""
-    schemas = onnxruntime_pybind11_state.get_all_operator_schema()
-    return sorted({str(s.name) for s in schemas if s.domain == MICROSOFT})
 
 
 @cache
@@ -207,7 +206,8 @@ def case_counts() -> Counter[str]:
 
 
 @cache
-def _in_tables(domain: str) -> frozenset[str]:
+def in_tables(domain: str) -> frozenset[str]:
+    """Return the operators of a domain that have a formula or an expansion."""
     formulas = {row.op_type for row in gradient_table() if row.domain == domain}
     return frozenset(formulas | {row.op_type for row in expansion_table() if row.domain == domain})
 

@@ -9,7 +9,7 @@ def _of(reason: str, names: str) -> dict[str, str]:
 
 RANDOM = "no gradient by nature: random results"
 NO_IMAGE = "no image goes in: made from bounds, sizes or indices"
-LOOPS = "loops and recurrent operators: not done"
+LOOPS = "loops: not done"
 VALUES = "sizes that depend on values, or no tensors: not done"
 NOT_DONE = "not done"
 
@@ -17,10 +17,10 @@ STANDARD_REASONS = {
     **_of(RANDOM, "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform"),
     **_of(RANDOM, "RandomUniformLike"),
     **_of(NO_IMAGE, "BlackmanWindow HammingWindow HannWindow MelWeightMatrix OneHot Range"),
-    **_of(LOOPS, "GRU LSTM Loop RNN Scan SequenceMap"),
+    **_of(LOOPS, "Loop Scan SequenceMap"),
     **_of(VALUES, "OptionalGetElement Unique"),
     **_of("no gradient by nature: the bits of a float as something else", "BitCast"),
-    **_of(NOT_DONE, "CumProd DFT DeformConv Det GridSample MaxRoiPool RoiAlign STFT TensorScatter"),
+    **_of(NOT_DONE, "CumProd DFT DeformConv Det MaxRoiPool RoiAlign STFT TensorScatter"),
 }
 
 GENERATION = "for the generation of text"
@@ -54,7 +54,22 @@ MICROSOFT_REASONS = {
     **_of(LOOPS, "AttnLSTM DynamicQuantizeLSTM"),
     **_of(NO_IMAGE, "EmbedLayerNormalization QEmbedLayerNormalization Range WordConvEmbedding"),
     **_of(VALUES, "DynamicTimeWarping GatherPacked Unique"),
-    **_of(NOT_DONE, "CDist ConvTransposeWithDynamicPads CropAndResize GridSample Inverse"),
+    **_of(NOT_DONE, "CDist ConvTransposeWithDynamicPads CropAndResize Inverse"),
     **_of(NOT_DONE, "MaxpoolWithMask QAttention SampleOp ScaledSiLU SparseToDenseMatMul"),
     **_of(NOT_DONE, "UnfoldTensor"),
 }
+
+CLASSICAL = "classical models and their preparation, on columns of values or text: not done"
+
+ML_REASONS = {
+    **_of(CLASSICAL, "ArrayFeatureExtractor Binarizer CastMap CategoryMapper DictVectorizer"),
+    **_of(CLASSICAL, "FeatureVectorizer Imputer LabelEncoder LinearRegressor OneHotEncoder"),
+    **_of(CLASSICAL, "SVMClassifier SVMRegressor ZipMap"),
+}
+
+REASONS = {
+    "": STANDARD_REASONS,
+    "ai.onnx.ml": ML_REASONS,
+    "com.microsoft": MICROSOFT_REASONS,
+}
+"""By domain; the domains whose operators are all listed."""

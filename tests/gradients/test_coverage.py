@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from onnx_gradcam.export.expansion.registry import expansion_table
-from onnx_gradcam.gradients.registry import MICROSOFT, gradient_table, lowering_table
+import pytest
+
+from onnx_gradcam.gradients.registry import gradient_table, lowering_table
 from tests.gradients.case import OLDEST_OPSET, versions
 from tests.gradients.cases import CASES, quantization
 from tests.gradients.engines import torch_gradients
 from tests.gradients.test_lowerings import LOWERINGS
 from tools import op_coverage
-from tools.op_reasons import MICROSOFT_REASONS, STANDARD_REASONS
+from tools.op_reasons import REASONS
 
 NOT_RUN = {
     # onnxruntime 1.32 runs Swish in opset 24 alone: it has no kernel, and expands it only there
@@ -77,28 +78,16 @@ def test_the_page_of_operators_is_what_the_tool_writes() -> None:
     assert written == op_coverage.page(), "run tools/op_coverage.py"
 
 
-def test_every_operator_is_covered_or_has_one_reason() -> None:
-    formulas = {row.op_type for row in gradient_table()}
-    expanded = {(row.domain, row.op_type) for row in expansion_table()}
-    for name in op_coverage.standard_operators():
-        ways = [name in formulas or ("", name) in expanded, op_coverage.is_covered_function(name)]
-        assert sum(ways) == 1 or op_coverage.reason_for(name)
-    missing = {
+@pytest.mark.parametrize("domain", REASONS)
+def test_every_operator_is_covered_or_has_a_reason(domain: str) -> None:
+    names = set(op_coverage.operators(domain))
+    assert [
         name
-        for name in op_coverage.microsoft_operators()
-        if (MICROSOFT, name) not in expanded and name not in MICROSOFT_REASONS
-    }
-    assert missing == set()
-
-
-def test_no_reason_is_given_for_a_covered_operator() -> None:
-    formulas = {row.op_type for row in gradient_table()}
-    expanded = {(row.domain, row.op_type) for row in expansion_table()}
-    assert formulas & set(STANDARD_REASONS) == set()
-    assert {name for domain, name in expanded if not domain} & set(STANDARD_REASONS) == set()
-    assert {name for domain, name in expanded if domain} & set(MICROSOFT_REASONS) == set()
-    assert set(STANDARD_REASONS) <= set(op_coverage.standard_operators())
-    assert set(MICROSOFT_REASONS) <= set(op_coverage.microsoft_operators())
+        for name in names
+        if not (op_coverage.is_covered(domain, name) or op_coverage.reason_for(domain, name))
+    ] == []
+    assert set(REASONS[domain]) <= names
+    assert set(REASONS[domain]) & op_coverage.in_tables(domain) == set()
 
 
 def test_every_formula_has_a_case() -> None:

@@ -94,9 +94,9 @@ def test_verdicts(op_type: str, x: list[float], verdict: str) -> None:
 
 @pytest.mark.parametrize("factor", [0.0, 1.0 + 1e-4, np.nan])
 def test_a_wrong_gradient_is_seen(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = node_gradients._run_product
+    right = node_gradients.run_product
     monkeypatch.setattr(
-        node_gradients, "_run_product", lambda *arguments: right(*arguments) * factor
+        node_gradients, "run_product", lambda *arguments: right(*arguments) * factor
     )
     (finding,) = examine(_subject("Exp", np.array([0.5, -1.0], np.float32)))
     assert finding.verdict == "wrong"
