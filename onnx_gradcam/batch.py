@@ -38,12 +38,14 @@ class ExplainedClass:
         name: its label, or ``class 281`` where the file holds none.
         score: the model's own output for it.
         raw_map: the .npy file.
+        note: why the map shows nothing; empty where it shows something.
     """
 
     index: int
     name: str
     score: float
     raw_map: Path
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class ExplainedPhoto:
         """Return what was found, as text for people."""
         row = "" if self.row is None else f" [{self.row}]"
         lines = [f"{self.photo}{row} -> {self.picture}"]
-        lines += [f"  {c.index:>5}  {c.score:>10.4f}  {c.name}" for c in self.classes]
+        for c in self.classes:
+            lines.append(f"  {c.index:>5}  {c.score:>10.4f}  {c.name}")
+            if c.note:
+                lines.append(f"{'':>21}empty: {c.note}")
         return "\n".join(lines)
 
 
@@ -86,6 +91,9 @@ def explain_photos(
     classes: Sequence[ClassId] = (),
     top_k: int | None = None,
     method: str = "gradcam",
+    eigen_smooth: bool = False,
+    aug_smooth: bool = False,
+    seed: int = 0,
     force: bool = False,
     extra_inputs: Mapping[str, NDArray[Any]] | None = None,
 ) -> Iterator[ExplainedPhoto | FailedPhoto]:
@@ -99,6 +107,9 @@ def explain_photos(
         classes: indices, ranks or labels to explain.
         top_k: the k highest scores as well; without classes and top_k, the highest one.
         method: name of the CAM method.
+        eigen_smooth: as in `Explainer.explain`.
+        aug_smooth: as in `Explainer.explain`.
+        seed: as in `Explainer.explain`.
         force: files may be overwritten.
         extra_inputs: values for the model's other inputs, the same for all photos; with a row per
             image for an array file of several.
@@ -116,6 +127,7 @@ def explain_photos(
             f"no {top_k} highest scores: the model has {explainer.num_classes} classes"
         )
     wanted = [*classes, *(-rank for rank in range(1, (top_k or 0) + 1))] or None
+    how = {"method": method, "eigen_smooth": eigen_smooth, "aug_smooth": aug_smooth, "seed": seed}
     make_folder(folder)
     pictures = picture_paths(photos, folder)
     for picture in pictures:
@@ -123,7 +135,7 @@ def explain_photos(
     for photo, picture in zip(photos, pictures, strict=True):
         explain = _explain_array if photo.suffix == SUFFIX else _explain_photo
         try:
-            for item in explain(explainer, photo, wanted, method, extra_inputs or {}):
+            for item in explain(explainer, photo, wanted, how, extra_inputs or {}):
                 yield _write(item, photo, picture, force)
         except ImageError as error:
             yield FailedPhoto(photo, error)
@@ -140,17 +152,18 @@ class _Item:
 
 Wanted = Sequence["ClassId"] | None
 Extra = Mapping[str, NDArray[Any]]
+How = Mapping[str, Any]
 
 
 def _explain_photo(
-    explainer: Explainer, photo: Path, wanted: Wanted, method: str, extra: Extra
+    explainer: Explainer, photo: Path, wanted: Wanted, how: How, extra: Extra
 ) -> Iterator[_Item]:
-    explanation = explainer.explain_image(photo, wanted, method, extra_inputs=extra)
+    explanation = explainer.explain_image(photo, wanted, extra_inputs=extra, **how)
     yield _Item(explanation, lambda rows: explanation_panel(explanation, rows))
 
 
 def _explain_array(
-    explainer: Explainer, file: Path, wanted: Wanted, method: str, extra: Extra
+    explainer: Explainer, file: Path, wanted: Wanted, how: How, extra: Extra
 ) -> Iterator[_Item]:
     """Explain each image of an array file.
 
@@ -166,7 +179,7 @@ def _explain_array(
     samples = explainer.image_input.channels_first(batch)
     for row in range(len(batch)):
         own = explainer.extra_inputs.of_image(extra, row, len(batch))
-        explanation = explainer.explain_classes(batch[row], wanted, method, extra_inputs=own)
+        explanation = explainer.explain_classes(batch[row], wanted, extra_inputs=own, **how)
         draw = partial(array_panel, explanation, samples[row])
         yield _Item(explanation, draw, row if len(batch) > 1 else None)
 
@@ -209,7 +222,7 @@ def _write(item: _Item, photo: Path, picture: Path, force: bool) -> ExplainedPho
         if index in found:  # a class that was named and is among the highest scores too
             continue
         path = picture.with_name(f"{picture.name.removesuffix('.png')}-{index}.npy")
-        found[index] = ExplainedClass(index, name, score, path)
+        found[index] = ExplainedClass(index, name, score, path, explanation.notes[row])
         files[path] = _npy(explanation.raw_maps[row])
         rows.append(row)
     files[picture] = encode_png(item.draw(rows))

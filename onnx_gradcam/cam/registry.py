@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,6 +54,15 @@ class Method:
     def needs_gradients(self) -> bool:
         """False when the map depends on the activations alone."""
         return Need.GRADIENTS in self.needs
+
+    def maps(
+        self, activations: Maps, given: Mapping[Need, Any], *, eigen_smooth: bool = False
+    ) -> Maps:
+        """Return the raw maps in the precision of the activations; `given` holds all needs."""
+        arguments = {need.name.lower(): given[need] for need in self.needs}
+        if self.smooths:
+            arguments["combine"] = first_component if eigen_smooth else channel_sum
+        return self.function(activations, **arguments)
 
 
 _METHODS: dict[str, Method] = {}
@@ -183,11 +192,8 @@ def evaluate(
         return np.zeros(activations.shape[:1] + activations.shape[2:], np.float32)
     if gradients is not None:
         given[Need.GRADIENTS] = finite_float32(gradients)
-    arguments = {need.name.lower(): given[need] for need in method.needs}
-    if method.smooths:
-        arguments["combine"] = first_component if eigen_smooth else channel_sum
     with np.errstate(all="ignore"):  # overflow and 0/0 show in the result
-        raw = method.function(finite_float32(activations), **arguments)
+        raw = method.maps(finite_float32(activations), given, eigen_smooth=eigen_smooth)
         return np.asarray(raw, np.float32)
 
 

@@ -48,7 +48,24 @@ from onnx_gradcam.errors import BatchError
     default="gradcam",
     show_default=True,
     metavar="NAME",
-    help="gradcam, gradcam++, hirescam, layercam, xgradcam or eigencam.",
+    help="The CAM method; onnx-gradcam methods lists them.",
+)
+@click.option(
+    "--eigen-smooth",
+    is_flag=True,
+    help="Less noise: the first principal component of the map's summands.",
+)
+@click.option(
+    "--aug-smooth",
+    is_flag=True,
+    help="Smoother maps: the average over six versions of each image; takes six runs.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of a method that draws at random.",
 )
 @click.option(
     "--device",
@@ -66,6 +83,9 @@ def command(
     classes: tuple[str, ...],
     top_k: int | None,
     method: str,
+    eigen_smooth: bool,
+    aug_smooth: bool,
+    seed: int,
     device: str,
     inputs: tuple[str, ...],
     force: bool,
@@ -74,7 +94,7 @@ def command(
 
     For cat.jpg: DIR/cat.cam.png, all classes in one panel, and DIR/cat.cam-INDEX.npy per class.
     A .npy file holds an array as the model takes it: an image, sound or volume, or a batch of them.
-    Prints index, score and name of each class.
+    Prints index, score and name of each class, and why where its map shows nothing.
     """
     from onnx_gradcam import load
     from onnx_gradcam.batch import FailedPhoto, explain_photos
@@ -88,6 +108,9 @@ def command(
         classes=classes,
         top_k=top_k,
         method=method,
+        eigen_smooth=eigen_smooth,
+        aug_smooth=aug_smooth,
+        seed=seed,
         force=force,
         extra_inputs=read_inputs(inputs),
     ):
