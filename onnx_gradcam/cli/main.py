@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "onnx_gradcam.cli.export",
     "check": "onnx_gradcam.cli.check",
     "explain": "onnx_gradcam.cli.explain",
+    "evaluate": "onnx_gradcam.cli.evaluate",
     "methods": "onnx_gradcam.cli.methods",
     "doctor": "onnx_gradcam.cli.doctor",
     "setup-builder": "onnx_gradcam.cli.setup_builder",
