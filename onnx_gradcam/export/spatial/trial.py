@@ -48,13 +48,14 @@ def _fits(trial: Graph, images: int) -> bool:
     """Return whether no operator and no output contradicts the sizes that were put in."""
     shapes = static_shapes(trial)
     for node in trial.nodes:
-        names = [name for name in (*node.input[:2], node.output[0]) if name]
-        if not all(name in shapes for name in names):
+        names = (*node.input[:2], node.output[0])
+        known = [shapes[name] for name in names if name in shapes]
+        if node.op_type in _BROADCAST and not _broadcasts(known):
+            return False  # the result of two that do not fit has no shape
+        before, after = shapes.get(names[0]), shapes.get(names[-1])
+        if node.op_type != "Reshape" or before is None or after is None:
             continue
-        before, after = shapes[names[0]], shapes[names[-1]]
-        if node.op_type == "Reshape" and math.prod(before) != math.prod(after):
-            return False
-        if node.op_type in _BROADCAST and not _broadcasts([shapes[name] for name in names]):
+        if math.prod(before) != math.prod(after):
             return False
     batches = {shapes[name][0] for name in trial.outputs if shapes.get(name)}
     return not batches or images in batches

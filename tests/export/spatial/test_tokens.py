@@ -19,6 +19,7 @@ from tests.export.networks import Network
 from tests.export.spatial.transformers import (
     ATTENDED,
     CLASS_TOKEN,
+    OPEN,
     POOLED,
     TRACED,
     TRANSFORMERS,
@@ -143,6 +144,15 @@ def test_one_image_where_two_contradict_the_graph(tmp_path: Path) -> None:
     layer = choose_layer(graph, "image", find_score(graph))
     assert (layer.tensor, layer.arrangement.grid) == ("last", (4, 6))
     report = export_model(TRACED.model(), tmp_path / "cam.onnx")
+    assert report.verification is not None
+    assert report.verification.passed
+
+
+def test_open_sizes_that_the_position_embeddings_fix(tmp_path: Path) -> None:
+    """As optimum exports: height and width are open by name, 64 x 64 alone fits."""
+    layer = choose_layer(Graph(OPEN.model()), "image", find_score(Graph(OPEN.model())))
+    assert (layer.tensor, layer.arrangement.grid) == ("last", (4, 4))
+    report = export_model(OPEN.model(), tmp_path / "cam.onnx")
     assert report.verification is not None
     assert report.verification.passed
 

@@ -106,6 +106,17 @@ GROWING = Network(
 )  # fmt: skip
 """The same for images of any size; patches 16 pixels apart."""
 
+OPEN = Network(
+    GROWING.body.replace("embedded", "placed").replace(
+        "placed = Transpose<perm=[0, 2, 1]>(rows)",
+        "embedded = Transpose<perm=[0, 2, 1]>(rows)\n    placed = Add(embedded, positions)",
+    ),
+    {**POOLED.weights, "positions": (1, 16, 4)}, "last", (),
+    image="float[N, 3, H, W] image",
+    integers=INTEGERS, layout="NTC",
+)  # fmt: skip
+"""The same, but embeddings of 4 x 4 positions are added."""
+
 TRACED = Network(
     POOLED.body, POOLED.weights, "last", (), image=POOLED.image,
     integers={**INTEGERS, "to_rows": [1, 4, -1]}, layout="NTC",
