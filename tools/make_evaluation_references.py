@@ -171,7 +171,7 @@ def main() -> None:
     masks[3] = maps[3] > 0.6
     reach = RADIUS * np.ptp(x, axis=(1, 2, 3), keepdims=True)
     unit = np.random.default_rng(0)
-    noise = np.stack([reach * unit.uniform(-1, 1, x.shape) for _ in range(SAMPLES)])
+    noise = np.stack([reach * unit.uniform(-1, 1, x.shape[1:]) for _ in range(SAMPLES)])
     others = np.roll(maps, 1, axis=0)
     arrays: dict[str, Array] = {
         **{name: value.detach().numpy() for name, value in network.named_parameters()},

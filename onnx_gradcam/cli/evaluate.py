@@ -179,8 +179,12 @@ def _randomised(
         yield []
         return
     from onnx_gradcam import load
+    from onnx_gradcam.errors import UsageError
+    from onnx_gradcam.export.model_file import load_model
     from onnx_gradcam.export.randomise import export_randomised
 
+    if load_model(model).sha256 != explainer.metadata.source_sha256:
+        raise UsageError(f"{model} is not the model that was exported; give that one")
     with tempfile.TemporaryDirectory() as folder:
         files = export_randomised(
             model,
@@ -188,6 +192,7 @@ def _randomised(
             stages=1,
             seed=seed,
             layer=explainer.metadata.target,
+            score=explainer.metadata.score_output,
             image_input=explainer.metadata.image_input,
             class_input=explainer.metadata.class_input,
         )

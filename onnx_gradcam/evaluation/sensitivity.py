@@ -23,8 +23,8 @@ def max_sensitivity(
     """Return the largest relative change of the map under small noise; lower is better.
 
     max over y of ||Phi(y) - Phi(x)|| / ||Phi(x)||, y = x + uniform noise within `radius` times the
-    image's range (maximum - minimum) per value, estimated from `samples` draws. The norms are
-    Euclidean; the paper does not divide, captum and Quantus do.
+    image's range (maximum - minimum) per value, estimated from `samples` draws, the same for all
+    images. The norms are Euclidean; the paper does not divide, captum and Quantus do.
 
     Args:
         explain: makes maps of images.
@@ -45,7 +45,7 @@ def max_sensitivity(
     random = np.random.default_rng(seed)
     largest = np.zeros(len(maps))
     for _ in range(samples):
-        noise = reach * random.uniform(-1, 1, images.shape)
+        noise = reach * random.uniform(-1, 1, images.shape[1:])
         moved = explain((images + noise).astype(np.float32), classes)
         largest = np.maximum(largest, _norm(moved.astype(np.float64) - maps))
     norm = _norm(maps.astype(np.float64))

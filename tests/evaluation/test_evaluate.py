@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnx_gradcam import Preprocessing, export_model, load
+from onnx_gradcam.cli.evaluate import _bar
 from onnx_gradcam.cli.main import main
 from onnx_gradcam.errors import ImageError, UsageError
 from onnx_gradcam.evaluation import METRICS, Sample, Settings, evaluate, read_annotations
@@ -170,7 +172,7 @@ def test_every_metric_is_measured_and_the_same_again(folder: Path) -> None:
     for result in results:
         assert [metric.name for metric in result.metrics] == list(METRICS)
         np.testing.assert_allclose(result.values["gradcam"]["randomisation"], 1)
-    for name in set(METRICS) - {"max-sensitivity"}:  # its noise is drawn for a batch at once
+    for name in METRICS:
         for method in ("gradcam", "noise", "centre"):
             pair = [result.values[method][name] for result in results]
             np.testing.assert_allclose(pair[0], pair[1], atol=1e-4, err_msg=name)
@@ -246,6 +248,26 @@ def test_the_command_randomises_the_model(folder: Path) -> None:
     gradcam, noise = done.stdout.splitlines()[1].split()[-2:]
     assert noise == "1.000"
     assert gradcam != "1.000"
+
+
+def test_another_model_is_not_randomised(folder: Path) -> None:
+    onnx.save(small_model(size=8), folder / "other.onnx")
+    done = run(folder, "a.png", "--randomise", "other.onnx")
+    assert done.exit_code == 2
+    assert "is not the model that was exported" in done.stderr
+
+
+def test_a_terminal_sees_a_bar(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", stream)
+    with _bar() as progress:
+        assert progress is not None
+        progress(1, 4)
+        progress(4, 4)
+    assert "evaluating" in stream.getvalue()
+    assert "25%" in stream.getvalue()
+    assert "100%" in stream.getvalue()
 
 
 def test_images_that_cannot_be_read_are_counted(folder: Path) -> None:
