@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import onnx_gradcam
 from onnx_gradcam.errors import OnnxGradCamError
+from onnx_gradcam.evaluation.annotations import mask_on_input
 from tools.pointing_targets import (
     Target,
     annotated_targets,
-    mask_on_input,
     mosaic_targets,
     photo_targets,
 )

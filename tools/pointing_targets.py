@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.photo import read_photo
-from onnx_gradcam.runtime.preprocess import CropGeometry, preprocess
+from onnx_gradcam.runtime.preprocess import preprocess
 
 ELEPHANTS = ("African elephant", "Indian elephant", "tusker")
 
@@ -64,29 +64,6 @@ def box_mask(size: tuple[int, int], boxes: Sequence[Box]) -> Mask:
     for x0, y0, x1, y1 in boxes:
         mask[y0:y1, x0:x1] = True
     return mask
-
-
-def mask_on_input(mask: Mask, geometry: CropGeometry) -> Mask:
-    """Carry a mask of the photo through resize and centre crop.
-
-    Each pixel of the model's input takes the value at the point of the photo that its centre came
-    from; where the crop reaches beyond the photo there is no object.
-
-    Args:
-        mask: bool ``(height, width)`` of the photo.
-        geometry: what the preprocessing did with the photo.
-
-    Returns:
-        bool ``geometry.crop``.
-    """
-    found = mask
-    for axis, start in enumerate((geometry.top, geometry.left)):
-        scale = geometry.photo_size[axis] / geometry.resized[axis]
-        positions = np.floor((np.arange(geometry.crop[axis]) + start + 0.5) * scale).astype(int)
-        inside = (positions >= 0) & (positions < geometry.photo_size[axis])
-        taken = np.take(found, np.clip(positions, 0, geometry.photo_size[axis] - 1), axis)
-        found = taken & (inside[:, None] if axis == 0 else inside)
-    return found
 
 
 def voc_boxes(path: Path) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ of Pascal VOC files ``STEM.xml``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,20 +158,20 @@ def voc_objects(path: Path) -> list[Object]:
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def mask_on_input(objects: Iterable[Object], geometry: CropGeometry) -> Masks:
-    """Return the objects' mask at the model's input, through resize and centre crop.
+def mask_on_input(mask: Masks, geometry: CropGeometry) -> Masks:
+    """Carry a mask of the photo through resize and centre crop.
 
-    Each pixel of the input takes the value at the point of the photo that its centre came from;
-    beyond the photo there is no object.
+    Each pixel of the model's input takes the value at the point of the photo that its centre came
+    from; where the crop reaches beyond the photo there is no object.
 
     Args:
-        objects: of one photo.
+        mask: bool ``(height, width)`` of the photo.
         geometry: what the preprocessing did with the photo.
 
     Returns:
-        bool ``geometry.crop``; all false where the crop left the objects out.
+        bool ``geometry.crop``; all false where the crop left the object out.
     """
-    found = np.any([item.on(geometry.photo_size) for item in objects], axis=0)
+    found = mask
     for axis, start in enumerate((geometry.top, geometry.left)):
         length = geometry.photo_size[axis]
         scale = length / geometry.resized[axis]
@@ -179,4 +179,4 @@ def mask_on_input(objects: Iterable[Object], geometry: CropGeometry) -> Masks:
         inside = (positions >= 0) & (positions < length)
         taken = np.take(found, positions.clip(0, length - 1), axis)
         found = taken & (inside[:, None] if axis == 0 else inside)
-    return np.asarray(found)
+    return found

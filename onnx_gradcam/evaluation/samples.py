@@ -77,7 +77,8 @@ def read_samples(
     for label, objects in annotations.of(file).items():
         named = _index(resolver, label) if wanted is None else None
         name = file.name if label is None else f"{file.name}: {label}"
-        mask = mask_on_input(objects, geometry)
+        whole = np.any([item.on(geometry.photo_size) for item in objects], axis=0)
+        mask = mask_on_input(whole, geometry)
         yield Sample(name, image, default if named is None else named, mask)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import onnx_gradcam
+from onnx_gradcam.evaluation.annotations import mask_on_input
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.preprocess import crop_geometry, preprocess
 from tests.shared_material import shared_folder
@@ -20,7 +21,6 @@ from tools.pointing_targets import (
     Target,
     annotated_targets,
     box_mask,
-    mask_on_input,
     mosaic_targets,
     voc_boxes,
 )
