@@ -127,7 +127,8 @@ class Resize(Operator):
             return (_resized(x, _asymmetric(inputs[0], x), mode, "floor"),)
         roi, scales, sizes = (*inputs, None, None, None)[:3]
         if self.given("antialias", 0):
-            result = _OnnxResize._run(self, x, roi, scales, sizes, **attributes)
+            run: Any = _OnnxResize._run
+            result = run(self, x, roi, scales, sizes, **attributes)
             return (np.asarray(result[0]),)
         assert self.given("keep_aspect_ratio_policy", "stretch") == "stretch"
         axes = [a % x.ndim for a in self.given("axes", None) or range(x.ndim)]
