@@ -131,10 +131,24 @@ def _agreed(fields: Sequence[Field]) -> Field:
         if other is result:
             continue
         apart = np.abs(result - other) > _CLOSE  # False where either is NaN
-        result = np.where(np.isnan(result), other, result)
+        agreed = np.where(np.isnan(result), other, result)
         if apart.any():
-            result = np.where(apart, np.nan, result)
+            agreed = np.where(apart, _finer(result, other), agreed)
+        result = agreed
     return result
+
+
+def _finer(one: Field, other: Field) -> Field | float:
+    """Return the places of what is compared with its own mean, NaN for what has other places.
+
+    The channels of one token may lie apart (Swin joins four neighbours); the mean and the
+    deviation that a normalisation in pieces takes from them lie in their middle.
+    """
+    pairs = ((one, other), (other, one))
+    finer = next((a for a, b in pairs if varying_axes(b) < varying_axes(a)), None)
+    if finer is None:
+        return np.nan
+    return np.where(np.abs(one - other) < _WIDEST / 2, finer, np.nan)
 
 
 def _middle(field: Field, axes: tuple[int, ...], *, image: bool) -> Field:

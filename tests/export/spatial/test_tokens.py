@@ -19,6 +19,7 @@ from tests.export.networks import Network
 from tests.export.spatial.transformers import (
     ATTENDED,
     CLASS_TOKEN,
+    MERGED,
     OPEN,
     POOLED,
     TRACED,
@@ -155,6 +156,13 @@ def test_open_sizes_that_the_position_embeddings_fix(tmp_path: Path) -> None:
     report = export_model(OPEN.model(), tmp_path / "cam.onnx")
     assert report.verification is not None
     assert report.verification.passed
+
+
+def test_joined_neighbours_keep_their_place_in_a_norm_in_pieces() -> None:
+    """Patch merging of Swin below opset 17."""
+    model = MERGED.model()
+    layer = choose_layer(Graph(model), "image", find_score(Graph(model)))
+    assert (layer.tensor, layer.arrangement.grid) == ("reduced", (4, 6))
 
 
 def test_pooled_and_picked_values_have_no_place() -> None:

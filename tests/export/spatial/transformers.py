@@ -123,6 +123,33 @@ TRACED = Network(
 )  # fmt: skip
 """The same, traced with one image: its batch is open by name alone."""
 
+MERGED = Network(
+    """pixels = Transpose<perm=[0, 2, 3, 1]>(image)
+    even = Slice(pixels, zero, end, axis1, two)
+    odd = Slice(pixels, one, end, axis1, two)
+    p0 = Slice(even, zero, end, axis2, two)
+    p1 = Slice(odd, zero, end, axis2, two)
+    p2 = Slice(even, one, end, axis2, two)
+    p3 = Slice(odd, one, end, axis2, two)
+    joined = Concat<axis=-1>(p0, p1, p2, p3)
+    tokens = Reshape(joined, to_tokens)
+    mean = ReduceMean<axes=[-1]>(tokens)
+    centred = Sub(tokens, mean)
+    squares = Mul(centred, centred)
+    variance = ReduceMean<axes=[-1]>(squares)
+    deviation = Sqrt(variance)
+    normal = Div(centred, deviation)
+    reduced = MatMul(normal, w)
+    head = ReduceMean<axes=[1], keepdims=0>(reduced)
+    """ + TAIL.format(head="head"),
+    {"w": (12, 4), **HEAD}, "reduced", (),
+    image="float[N, 3, 8, 12] image",
+    integers={"zero": [0], "one": [1], "two": [2], "end": [99], "axis1": [1], "axis2": [2],
+              "to_tokens": [0, 24, 12]},
+    layout="NTC",
+)  # fmt: skip
+"""Four neighbours joined into one token, then a normalisation in pieces."""
+
 WINDOWS = Network(
     """patches = Conv<kernel_shape=[2,2], strides=[2,2]>(image, we, be)
     grid = Transpose<perm=[0, 2, 3, 1]>(patches)
