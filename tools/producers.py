@@ -140,7 +140,8 @@ layer that `--layer auto` picks and at the first feature map behind a convolutio
 `--gradient-builder auto` and `reverse`, and verified.
 
 - *gradient*: relative difference of dy/dA from central differences, along the gradient; `auto` /
-  `reverse`. Where a ReLU follows it is up to 2e-2: the differences then step over kinks.
+  `reverse`. Where a ReLU follows it is up to 2e-2: the differences then step over kinks. *lost*:
+  zero or too small to be told from rounding, which the export says in a warning.
 - *outputs*: original outputs of the exported file against the original, optimisations off / at the
   default level; *same* is to the last bit, else relative to the largest value.
 - builder *training*: the gradient of onnxruntime-training; *reverse*: `auto` fell back to it.
@@ -195,7 +196,10 @@ def _figures(row: Row) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.0e}"
+    """Return two digits; exactly zero is what a gradient too small to be measured has."""
+    if value is None:
+        return "?"
+    return f"{value:.0e}" if value else "lost"
 
 
 def _change(value: float | None) -> str:
