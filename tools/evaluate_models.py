@@ -132,7 +132,7 @@ def definitions() -> str:
 def main() -> int:
     """Evaluate and write the page; return the exit status."""
     parser = argparse.ArgumentParser(description="Evaluate heat maps of real models.")
-    parser.add_argument("--photos", type=int, default=8, help="ImageNet photos (default: 8)")
+    parser.add_argument("--photos", type=int, default=6, help="ImageNet photos (default: 6)")
     parser.add_argument("--gradient-builder", default="auto", help="as for export")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=REPOSITORY / "docs" / "evaluation.md")
