@@ -90,7 +90,8 @@ AFTER = """
   shapes lie anywhere: there it is behind Grad-CAM by every metric of the model's score.
 - Soft masks say little of a robust model: under `noise`, MobileNetV2 loses no more confidence than
   under Grad-CAM (average drop). Deletion, insertion and ROAD tell the two apart.
-- Eigen-CAM does not look at the class: by *randomisation* it is the one that stays most alike.
+- Eigen-CAM does not look at the class: on three of the four models its maps stay the most alike, or
+  turn the most upside down, when the model is randomised.
 - Metrics that mask the image ask the model about images unlike any it was trained on; ROAD is the
   one made to avoid that.
 - *Coherency*, *complexity*, *sparseness* and *maximum sensitivity* ask nothing about the class:
