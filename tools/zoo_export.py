@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,10 @@ INPUT = "image"
 EXPORTERS = ("legacy", "dynamo")
 """``torch.onnx.export(dynamo=False)`` at opset 17 and ``dynamo=True`` at opset 18."""
 
-_OPSETS = {"legacy": (17, 18), "dynamo": (18,)}  # Col2Im came with 18
+UNFOLDED = {"dynamo": "dynamo-unfolded"}
+"""Exporter -> the same without the optimisation that folds batch norms, which rounds weights."""
+
+_OPSETS = {"legacy": (17, 18), "dynamo": (18,), "dynamo-unfolded": (18,)}  # Col2Im came with 18
 
 
 def file_of(folder: Path, stem: str, exporter: str) -> Path:
@@ -75,7 +79,12 @@ def _write_legacy(
 
 
 def _write_dynamo(
-    model: nn.Module, images: torch.Tensor, path: Path, opset: int, free_batch: bool
+    model: nn.Module,
+    images: torch.Tensor,
+    path: Path,
+    opset: int,
+    free_batch: bool,
+    optimize: bool = True,
 ) -> None:
     torch.onnx.export(
         model,
@@ -86,12 +95,17 @@ def _write_dynamo(
         external_data=False,
         dynamic_shapes=({0: torch.export.Dim("N")},) if free_batch else None,
         verbose=False,
+        optimize=optimize,
         input_names=[INPUT],
         output_names=["logits"],
     )
 
 
-_WRITERS = {"legacy": _write_legacy, "dynamo": _write_dynamo}
+_WRITERS: dict[str, Callable[[nn.Module, torch.Tensor, Path, int, bool], None]] = {
+    "legacy": _write_legacy,
+    "dynamo": _write_dynamo,
+    "dynamo-unfolded": partial(_write_dynamo, optimize=False),
+}
 
 
 def _summary(error: Exception) -> str:

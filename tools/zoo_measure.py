@@ -69,6 +69,7 @@ class Row:
         torch_shape: of the tensor in PyTorch.
         float32: relative error of A, dy/dA, CAM; exported file on onnxruntime against autograd.
         float64: the same in float64, where float32 exceeds the tolerance.
+        unfolded: whether `float64` is that of the file before batch norms were folded.
         verified: whether the export proved itself.
         overhead: time with explanation / time without.
         seconds: of the export.
@@ -85,6 +86,7 @@ class Row:
     torch_shape: str = ""
     float32: dict[str, float] = field(default_factory=dict)
     float64: dict[str, float] = field(default_factory=dict)
+    unfolded: bool = False
     verified: bool = False
     overhead: float = 0.0
     seconds: float = 0.0

@@ -160,6 +160,7 @@ def _errors(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return [""] * 4
     mark = " †" if any(row["float64"] for row in rows) else ""
+    mark = " ‡" if any(row.get("unfolded") for row in rows) else mark
     kept = [row["float64"] or row["float32"] for row in rows]
     worst = [max(errors[kind] for errors in kept) for kind in ("A", "dy/dA", "CAM")]
     return [
@@ -178,8 +179,10 @@ first convolution (*first*), for two images and two classes.
 Errors are relative (Euclidean norm) to PyTorch autograd at the same tensor, which is found among
 all tensors of the network by its values. They are those of float32, onnxruntime against PyTorch;
 where that exceeds 1e-4, those of the same graph in float64 against autograd in float64 (marked †):
-in float32 two engines disagree about units that lie within rounding of the kink of a ReLU. The
-error of a heat map that cancels to zero (before a normalisation per channel) is relative to its
-summands. *overhead*: time with the explanation / time without, on one thread, at these small sizes.
-Of both exporters the larger figure is shown.
+in float32 two engines disagree about units that lie within rounding of the kink of a ReLU. Where
+the dynamo exporter folds batch norms into convolutions, it rounds weights, with the same effect in
+float64; there the file without that optimisation is compared (marked ‡). The error of a heat map
+that cancels to zero (before a normalisation per channel) is relative to its summands. *overhead*:
+time with the explanation / time without, on one thread, at these small sizes. Of both exporters the
+larger figure is shown.
 """
