@@ -160,7 +160,9 @@ def _dominating(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> li
 def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
     """Return a tensor as a layer, None where it is no feature map."""
     arrangement, shape = maps.arrangement(tensor), graph.shape(tensor)
-    if arrangement is None or shape is None or dequantized(graph, tensor) != tensor:
+    if arrangement is None or shape is None or not graph.is_float(tensor):
+        return None
+    if dequantized(graph, tensor) != tensor:
         return None
     node = computing_node(graph, tensor)
     layer = Layer(tensor, node.name or tensor, operator(graph, tensor), shape, arrangement)

@@ -359,7 +359,7 @@ _ELEMENTWISE = (
     *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish"),
     *("Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu"),
     *("Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish"),
-    *("Tanh", "ThresholdedRelu", "Where"),
+    *("DynamicQuantizeLinear", "Tanh", "ThresholdedRelu", "Where"),
 )
 
 _RULES: dict[str, Rule] = {

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.inspection import inspect_model
 from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.export.score import find_score
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
-from onnx_gradcam.export.target_layer import choose_layer
+from onnx_gradcam.export.target_layer import choose_layer, find_candidates
 from tests.export.networks import Network
 from tests.export.spatial.transformers import (
     ATTENDED,
@@ -156,6 +158,27 @@ def test_open_sizes_that_the_position_embeddings_fix(tmp_path: Path) -> None:
     report = export_model(OPEN.model(), tmp_path / "cam.onnx")
     assert report.verification is not None
     assert report.verification.passed
+
+
+def test_the_scale_of_all_tokens_is_no_way_to_the_score() -> None:
+    """Dynamic quantization: the step comes from the largest token, but carries no gradient."""
+    model = CLASS_TOKEN.model()
+    at = next(i for i, node in enumerate(model.graph.node) if "bh" in node.output)
+    del model.graph.node[at]
+    weight = np.random.default_rng(2).integers(-100, 100, (4, 4)).astype(np.int8)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "integers"))
+    quantized = [
+        helper.make_node("DynamicQuantizeLinear", ["bn2"], ["bq8", "bscale", "bzero"]),
+        helper.make_node("MatMulInteger", ["bq8", "integers", "bzero"], ["bproduct"]),
+        helper.make_node("Cast", ["bproduct"], ["bfloat"], to=1),
+        helper.make_node("Mul", ["bfloat", "bscale"], ["bh"]),
+    ]
+    for node in reversed(quantized):
+        model.graph.node.insert(at, node)
+    graph = expand(model)
+    assert choose_layer(graph, "image", find_score(graph)).tensor == "bn1"
+    candidates = find_candidates(graph, "image", find_score(graph))
+    assert all(graph.is_float(layer.tensor) for layer in candidates)
 
 
 def test_joined_neighbours_keep_their_place_in_a_norm_in_pieces() -> None:
