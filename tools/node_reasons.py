@@ -80,7 +80,6 @@ REASONS: tuple[Reason, ...] = (
         "scale|Scale|B|bias|input_mean|input_var",
         detail="gradient of its input [1234]",
     ),
-    Reason(WEIGHTS, "CausalConvWithState", "weight|bias", models=".*_expanded"),
     Reason(PARAMETERS, "Clip", "min|max", detail="gradient of its input"),
     Reason(PARAMETERS, "Dropout", "ratio", detail="gradient of its input 1"),
     Reason(PARAMETERS, "Pad", "constant_value", detail="gradient of its input 2"),

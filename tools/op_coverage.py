@@ -23,7 +23,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from onnx_gradcam.export.builders.operators import training_can_differentiate
 from onnx_gradcam.export.builders.preparation import RULES
 from onnx_gradcam.export.expansion import rules
-from onnx_gradcam.export.expansion.registry import expansion_table
+from onnx_gradcam.export.expansion.classic import _trees
+from onnx_gradcam.export.expansion.registry import Row, expansion_table
 from onnx_gradcam.export.pipeline import OLDEST_OPSET
 from onnx_gradcam.gradients.elementwise import _piecewise_constant
 from onnx_gradcam.gradients.quantization import STRAIGHT_THROUGH
@@ -66,7 +67,8 @@ def page() -> str:
         "## Expansions",
         "Written in operators above before anything else is looked at; the original node stays in"
         " the file ([definitions](expansion.md)). *cases*: compared with onnxruntime's own kernel."
-        " `If` with a known condition is replaced by its branch.",
+        " `If` with a known condition is replaced by its branch. Where no number stands, whole models"
+        " test it.",
         _table(("operator", "where", "cases"), expansions),
         "## Functions of the standard",
         "Defined by ONNX in other operators, and expanded into these.",
@@ -119,7 +121,7 @@ def _expansions() -> list[tuple[str, ...]]:
             _where(row.rule),
             str(counts[row.domain, row.op_type] or ""),
         )
-        for row in expansion_table()
+        for row in _real_expansions()
     ]
 
 
@@ -209,7 +211,12 @@ def case_counts() -> Counter[str]:
 def in_tables(domain: str) -> frozenset[str]:
     """Return the operators of a domain that have a formula or an expansion."""
     formulas = {row.op_type for row in gradient_table() if row.domain == domain}
-    return frozenset(formulas | {row.op_type for row in expansion_table() if row.domain == domain})
+    return frozenset(formulas | {row.op_type for row in _real_expansions() if row.domain == domain})
+
+
+def _real_expansions() -> list[Row]:
+    """Return the table without those rules that only say why there is no gradient."""
+    return [row for row in expansion_table() if row.rule is not _trees]
 
 
 @cache

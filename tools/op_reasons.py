@@ -60,11 +60,13 @@ MICROSOFT_REASONS = {
 }
 
 CLASSICAL = "classical models and their preparation, on columns of values or text: not done"
+TREES = "no gradient by nature: trees are step functions"
 
 ML_REASONS = {
     **_of(CLASSICAL, "ArrayFeatureExtractor Binarizer CastMap CategoryMapper DictVectorizer"),
     **_of(CLASSICAL, "FeatureVectorizer Imputer LabelEncoder LinearRegressor OneHotEncoder"),
     **_of(CLASSICAL, "SVMClassifier SVMRegressor ZipMap"),
+    **_of(TREES, "TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor"),
 }
 
 REASONS = {
