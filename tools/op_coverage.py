@@ -67,8 +67,8 @@ def page() -> str:
         "## Expansions",
         "Written in operators above before anything else is looked at; the original node stays in"
         " the file ([definitions](expansion.md)). *cases*: compared with onnxruntime's own kernel."
-        " `If` with a known condition is replaced by its branch. Where no number stands, whole models"
-        " test it.",
+        " `If` with a known condition is replaced by its branch. Where no number stands, whole"
+        " models test it.",
         _table(("operator", "where", "cases"), expansions),
         "## Functions of the standard",
         "Defined by ONNX in other operators, and expanded into these.",
