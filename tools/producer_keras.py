@@ -57,10 +57,11 @@ def _application(name: str, **options: Any) -> Any:
     keras.utils.set_random_seed(0)
     shape = (SIZE, SIZE, 3)
     options = {"input_shape": shape, "weights": None, "classes": 10} | options
-    return _enlivened(getattr(keras.applications, name)(**options))
+    gain = options.pop("gain", 2)
+    return _enlivened(getattr(keras.applications, name)(**options), gain)
 
 
-def _enlivened(model: Any) -> Any:
+def _enlivened(model: Any, gain: float) -> Any:
     """Draw weights that keep signals alive: by fan-in, and statistics around zero and one."""
     rng = np.random.default_rng(0)
     for layer in model._flatten_layers():
@@ -72,7 +73,7 @@ def _enlivened(model: Any) -> Any:
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
             shape = layer.kernel.shape
             inputs = math.prod(shape[:2] if layer.__class__.__name__[0] == "D" else shape[:3])
-            layer.kernel.assign(rng.normal(0, math.sqrt(2 / inputs), shape))
+            layer.kernel.assign(rng.normal(0, math.sqrt(gain / inputs), shape))
     return model
 
 
@@ -98,7 +99,7 @@ def _mobilenet_v3(path: Path) -> Note:
 
 
 def _efficientnet(path: Path) -> Note:
-    model = _application("EfficientNetV2B0")
+    model = _application("EfficientNetV2B0", gain=1)
     return _from_keras(model, path, "EfficientNetV2-B0", 17)
 
 

@@ -53,7 +53,9 @@ def _input(file: _File) -> Iterator[str]:
             yield "channels-last input"
         if len(dims) == 4 and sum(not isinstance(d, int) for d in dims) > 1:
             yield "open sizes"
-        if dims and isinstance(dims[0], int):
+        if -1 in dims:
+            yield "sizes of -1"
+        elif dims and isinstance(dims[0], int):
             yield f"batch of {dims[0]}"
         if kind.elem_type != TensorProto.FLOAT:
             yield f"{TensorProto.DataType.Name(kind.elem_type).lower()} input"

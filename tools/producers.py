@@ -113,7 +113,7 @@ def _row(path: Path, layer: str) -> Row:
                     path, Path(folder) / "cam.onnx", layer=layer, gradient_builder=builder
                 )
             except OnnxGradCamError as error:
-                row.results[builder] = Measured(problem=f"{type(error).__name__}: {error}")
+                row.results[builder] = Measured(problem=str(error))
             else:
                 row.layer = report.target
                 row.shape = "x".join("?" if d is None else str(d) for d in report.target_shape[1:])
@@ -149,6 +149,16 @@ layer that `--layer auto` picks and at the first feature map behind a convolutio
 {count} files: {good} export at the default layer, {bad} are refused.
 """
 
+FOOTER = """
+## Refused
+
+`com.microsoft.nchwc` is what `ORT_ENABLE_ALL` makes of convolutions: [expansion](expansion.md).
+Trees have no gradient; a support vector machine votes by pairs of classes.
+Not exported by their converters (tf2onnx 1.17.0): the exact gelu of Keras 3, which becomes an
+operator `Erfc` that ONNX has not, so that no runtime loads the file; `from_keras` of a Sequential
+of Keras 3 (KeyError; its own `model.export` works).
+"""
+
 
 def document(entries: Iterable[Entry]) -> str:
     """Return docs/producers.md."""
@@ -163,7 +173,7 @@ def document(entries: Iterable[Entry]) -> str:
     for group in dict.fromkeys(entry.group for entry in entries):
         text += f"\n## {group}\n\n" + "\n".join(_table([e for e in entries if e.group == group]))
         text += "\n"
-    return text + "\n## Refused\n\n" + "\n".join(_refusals(entries)) + "\n"
+    return f"{text}{FOOTER}\n" + "\n".join(_refusals(entries)) + "\n"
 
 
 def _table(entries: list[Entry]) -> Iterator[str]:
@@ -211,7 +221,13 @@ def _refusals(entries: list[Entry]) -> Iterator[str]:
         for row, layer in zip(entry.rows, ("default layer", "first layer"), strict=False):
             problems = {r.problem for r in row.results.values() if r.problem}
             for problem in sorted(problems):
-                yield f"- {entry.file}, {layer}: {problem}"
+                yield f"- {entry.file}, {layer}: {_shortened(problem)}"
+
+
+def _shortened(problem: str) -> str:
+    """Return a refusal with the first operator of those that it names."""
+    operators = problem.split(", com.microsoft", 1)
+    return operators[0] if len(operators) == 1 else f"{operators[0]}, ..."
 
 
 def main() -> int:
