@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import partial
+from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,20 +80,28 @@ def _write_legacy(
 
 
 def _write_dynamo(
-    model: nn.Module,
-    images: torch.Tensor,
-    path: Path,
-    opset: int,
-    free_batch: bool,
-    optimize: bool = True,
+    model: nn.Module, images: torch.Tensor, path: Path, opset: int, free_batch: bool
 ) -> None:
-    torch.onnx.export(
+    _dynamo_program(model, images, opset, free_batch, optimize=True).save(str(path))
+
+
+def _write_unfolded(
+    model: nn.Module, images: torch.Tensor, path: Path, opset: int, free_batch: bool
+) -> None:
+    """Fold constants, without the rewriting that folds batch norms."""
+    program = _dynamo_program(model, images, opset, free_batch, optimize=False)
+    import_module("onnxscript.optimizer").fold_constants(program.model)
+    program.save(str(path))
+
+
+def _dynamo_program(
+    model: nn.Module, images: torch.Tensor, opset: int, free_batch: bool, optimize: bool
+) -> Any:
+    return torch.onnx.export(
         model,
         (images,),
-        str(path),
         dynamo=True,
         opset_version=opset,
-        external_data=False,
         dynamic_shapes=({0: torch.export.Dim("N")},) if free_batch else None,
         verbose=False,
         optimize=optimize,
@@ -104,7 +113,7 @@ def _write_dynamo(
 _WRITERS: dict[str, Callable[[nn.Module, torch.Tensor, Path, int, bool], None]] = {
     "legacy": _write_legacy,
     "dynamo": _write_dynamo,
-    "dynamo-unfolded": partial(_write_dynamo, optimize=False),
+    "dynamo-unfolded": _write_unfolded,
 }
 
 
