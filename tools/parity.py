@@ -22,8 +22,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,101 +36,52 @@ import onnxruntime
 import torch
 
 from onnx_gradcam import export_model, load
-from onnx_gradcam.cam import compute, get_method, heat_maps
+from onnx_gradcam.cam import Need, compute, get_method, heat_maps
 from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASS_INPUT, GRADIENTS_OUTPUT
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.score import find_score
 from onnx_gradcam.export.target_layer import choose_layer, image_input
 from tools.float64_model import float64_evaluator
-from tools.parity_oracle import METHODS, ReferenceMaps, reference_maps
+from tools.parity_cases import CASES, Case, blotches
+from tools.parity_oracle import METHODS, UNSIGNED, ReferenceMaps, reference_maps
 from tools.torch_models import calibrate, export_torch, randomised
 
 ROOT = Path(__file__).resolve().parents[1]
 Array = NDArray[Any]
 TOLERANCE = 1e-5
+LEAST_POSITIONS = {"fem": 6}
+"""With fewer, no position lies two standard deviations over the mean, and the map is zero."""
 
-
-@dataclass(frozen=True)
-class Case:
-    """A network, its target layer as a module path, and its images.
-
-    Attributes:
-        network: name in torchvision, or in timm where there is an `arrange`.
-        layer: module path.
-        images: number of images.
-        size: of the images.
-        arrange: lays the layer's output out as a map, as pytorch-grad-cam's documentation does
-            for transformers (its ``reshape_transform``); None for maps.
-        options: of the network.
-    """
-
-    network: str
-    layer: str
-    images: int
-    size: tuple[int, int]
-    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def tokens(prefix: int, height: int, width: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what lays tokens behind `prefix` class tokens out as ``(N, C, height, width)``."""
-    return lambda x: x[:, prefix:].reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
-
-
-def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """Return a map with its channels moved forward."""
-    return x.permute(0, 3, 1, 2)
-
-
-CASES = (
-    Case("resnet18", "layer4", 2, (224, 224)),
-    Case("resnet18", "layer4", 3, (64, 64)),
-    Case("resnet18", "layer4", 2, (97, 131)),
-    Case("resnet18", "layer2", 2, (96, 96)),
-    Case("squeezenet1_1", "features", 2, (95, 127)),
-    Case("mobilenet_v2", "features", 2, (128, 128)),
-    Case("mobilenet_v3_small", "features", 2, (96, 64)),
-    Case("efficientnet_b0", "features", 2, (96, 96)),
-    Case("densenet121", "features.denseblock4", 2, (96, 96)),
-    Case("densenet121", "features.transition3.relu", 2, (96, 96)),
-    Case("shufflenet_v2_x1_0", "conv5", 2, (101, 99)),
-    Case("regnet_y_400mf", "trunk_output", 2, (96, 96)),
-    Case("convnext_tiny", "features", 2, (96, 96)),
-    Case("googlenet", "inception5b", 2, (96, 96)),
-    *(
-        Case("vit_tiny_patch16_224", f"blocks.{block}.norm1", 2, (96, 96), tokens(1, 6, 6),
-             {"img_size": 96, "depth": 6})
-        for block in (5, 2)
-    ),
-    Case("deit_tiny_distilled_patch16_224", "blocks.3.norm1", 2, (64, 96), tokens(2, 4, 6),
-         {"img_size": (64, 96), "depth": 4}),
-    Case("vit_small_patch14_reg4_dinov2", "blocks.2.norm1", 2, (70, 70), tokens(5, 5, 5),
-         {"img_size": 70, "depth": 3, "num_classes": 50}),
-    Case("swin_tiny_patch4_window7_224", "norm", 2, (128, 96), channels_last,
-         {"img_size": (128, 96), "window_size": 4, "depths": (2, 2, 2, 2)}),
-)  # fmt: skip
+SMOOTHED = tuple(f"{name}:eigen" for name in METHODS if get_method(name).smooths)
+AVERAGED = "gradcam:aug"
+COLUMNS = {
+    **{name: (name,) for name in METHODS},
+    "eigen_smooth": SMOOTHED,
+    "aug_smooth": (AVERAGED,),
+}
+"""Column of the table -> methods, with their smoothing; the worst of them is shown."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest differences of one method.
+    """Largest differences of one method; of `AVERAGED` those of the exported file only.
 
     Attributes:
-        functions: our function on their activations and gradients; final maps, absolute.
-        functions_raw: likewise, raw maps, relative to the largest value of the map.
-        exact: the exported graph evaluated in float64 against their method in float64, final maps.
-        cam: the exported file on onnxruntime, float32, final maps.
-        raw: likewise, raw maps, relative.
+        cam: the exported file on onnxruntime, float32, final maps, absolute.
+        raw: likewise, raw maps, relative to the largest value of the map.
         rounding: float32 against float64, final maps: their method, or the exported file where
             that is more.
+        functions: our function on their activations and gradients, final maps.
+        functions_raw: likewise, raw maps, relative.
+        exact: the exported graph evaluated in float64 against their method in float64, final maps.
     """
 
-    functions: float
-    functions_raw: float
-    exact: float
     cam: float
     raw: float
     rounding: float
+    functions: float = 0.0
+    functions_raw: float = 0.0
+    exact: float = 0.0
 
     @property
     def failed(self) -> bool:
@@ -169,10 +119,19 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
     classes = [int(order[i, i]) for i in range(case.images)]
 
     def references(network: torch.nn.Module, x: torch.Tensor) -> dict[str, ReferenceMaps]:
-        layer = network.get_submodule(case.layer)
-        return {
-            name: reference_maps(network, layer, x, classes, name, case.arrange) for name in METHODS
+        layer, arrange = network.get_submodule(case.layer), case.arrange
+        first = reference_maps(network, layer, x, classes, "gradcam", arrange)
+        found = {
+            AVERAGED: reference_maps(
+                network, layer, x, classes, "gradcam", arrange, aug_smooth=True
+            )
         }
+        for key in (*METHODS, *SMOOTHED):
+            name, _, eigen = key.partition(":")
+            found[key] = reference_maps(
+                network, layer, x, classes, name, arrange, eigen_smooth=bool(eigen), known=first
+            )
+        return found
 
     single = references(model, images)
     double = references(copy.deepcopy(model).double(), images.double())
@@ -186,21 +145,37 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
     score = find_score(graph)
     recommended = choose_layer(graph, image_input(graph, score), score).tensor == tensor
     export_model(source, exported, layer=tensor, gradient_builder=builder, force=True)
-    explanation = load(exported, device="cpu").explain(images.numpy(), classes)
+    explainer = load(exported, device="cpu")
+    explanation = explainer.explain(images.numpy(), classes)
     evaluator = float64_evaluator(onnx.load(exported))
     feeds = {"image": images.double().numpy(), CLASS_INPUT: np.array(classes)}
-    wide = evaluator.run([ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT], feeds)
+    wide: Any = evaluator.run([ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT], feeds)
+    given: dict[Need, Any] = {Need.GRADIENTS: wide[1], Need.SEED: 0}
     differences = {}
-    for name, reference in single.items():
-        alone = compute(name, theirs.activations, theirs.gradients)
-        functions_raw, functions = compare(name, alone, reference, case.size)
-        cams = explanation.with_method(name).raw_maps
-        raw, cam = compare(name, cams, reference, case.size)
-        _, exact = compare(name, get_method(name).function(*wide), double[name], case.size)
-        _, theirs_alone = compare(name, double[name].raw, reference, case.size)
-        _, ours_alone = compare(name, cams, double[name], case.size)
-        rounding = max(theirs_alone, ours_alone)
-        differences[name] = Difference(functions, functions_raw, exact, cam, raw, rounding)
+    for key in (*METHODS, *SMOOTHED):
+        name, _, eigen = key.partition(":")
+        if wide[0][0, 0].size < LEAST_POSITIONS.get(name, 0):
+            continue
+        smooth, reference = bool(eigen), single[key]
+
+        def against(raw: Array, other: ReferenceMaps, key: str = key) -> tuple[float, float]:
+            return compare(key, raw, heat_maps(raw, case.size), other)
+
+        alone = compute(name, theirs.activations, theirs.gradients, eigen_smooth=smooth)
+        cams = explanation.with_method(name, eigen_smooth=smooth).raw_maps
+        raw, cam = against(cams, reference)
+        rounding = max(against(double[key].raw, reference)[1], against(cams, double[key])[1])
+        functions_raw, functions = against(alone, reference)
+        exactly = get_method(name).maps(wide[0], given, eigen_smooth=smooth)
+        exact = against(exactly, double[key])[1]
+        differences[key] = Difference(cam, raw, rounding, functions, functions_raw, exact)
+    ours = explainer.explain(images.numpy(), classes, aug_smooth=True)
+    raw, cam = compare(AVERAGED, ours.raw_maps, ours.cams, single[AVERAGED])
+    rounding = max(
+        compare(AVERAGED, maps.raw, maps.cams, double[AVERAGED])[1]
+        for maps in (single[AVERAGED], replace(single[AVERAGED], raw=ours.raw_maps, cams=ours.cams))
+    )
+    differences[AVERAGED] = Difference(cam, raw, rounding)
     strength = [float(np.abs(a).max()) for a in (theirs.activations, theirs.gradients)]
     return Row(case, theirs.activations.shape, recommended, strength[0], strength[1], differences)
 
@@ -217,32 +192,20 @@ def output_of(model: torch.nn.Module, layer: str, images: torch.Tensor) -> Array
     return seen[0]
 
 
-def blotches(count: int, size: tuple[int, int]) -> torch.Tensor:
-    """Return seeded random images with structure at several scales, ``(count, 3, H, W)``."""
-    generator = torch.Generator().manual_seed(count)
-    images = torch.zeros(count, 3, *size)
-    for side in (2, 4, 8, 16, 32):
-        coarse = torch.randn(count, 3, side, side, generator=generator)
-        images += torch.nn.functional.interpolate(coarse, size, mode="bilinear")
-    return images
-
-
-def compare(
-    method: str, raw: Array, reference: ReferenceMaps, size: tuple[int, int]
-) -> tuple[float, float]:
+def compare(key: str, raw: Array, cams: Array, reference: ReferenceMaps) -> tuple[float, float]:
     """Return the relative difference of raw maps and the absolute one of final maps.
 
-    Eigen-CAM is compared up to the sign of each map, which pytorch-grad-cam leaves to LAPACK.
+    What leaves its sign to LAPACK there is compared up to the sign of each map.
 
     Raises:
         ValueError: the reference is zero or not finite, so that nothing is compared.
     """
-    if method == "eigencam":
-        raw = raw * np.sign((raw * reference.raw).sum(axis=(1, 2), keepdims=True))
+    if key in {*UNSIGNED, *SMOOTHED}:
+        sign = np.sign((raw * reference.raw).sum(axis=(1, 2), keepdims=True))
+        raw, cams = raw * sign, heat_maps(raw * sign, cams.shape[1:])
     scale = np.abs(reference.raw).max(axis=(1, 2), keepdims=True)
     if not (np.isfinite(reference.raw).all() and (scale > 1e-6).all() and reference.cams.any()):
-        raise ValueError(f"{method}: the reference map is dead or not finite: {scale.ravel()}")
-    cams = heat_maps(raw, size)
+        raise ValueError(f"{key}: the reference map is dead or not finite: {scale.ravel()}")
     return (
         float((np.abs(raw - reference.raw) / scale).max()),
         float(np.abs(cams - reference.cams).max()),
@@ -284,13 +247,17 @@ def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table: final difference and their rounding per method."""
     lines = [
         "| network, layer | images | A | auto | max abs A, G"
-        f" | {' | '.join(METHODS)} | raw | float64 | functions |",
-        "|---|---|---|---|---|" + "---|" * (len(METHODS) + 3),
+        f" | {' | '.join(COLUMNS)} | raw | float64 | functions |",
+        "|---|---|---|---|---|" + "---|" * (len(COLUMNS) + 3),
     ]
     for row in rows:
-        found = row.differences.values()
-        cells = [f"{d.cam:.0e} ({d.rounding:.0e})" for d in found]
-        cells += [f"{max(getattr(d, k) for d in found):.0e}" for k in ("raw", "exact", "functions")]
+        found = row.differences
+        cells = []
+        for keys in COLUMNS.values():
+            worst = max((found[k] for k in keys if k in found), key=lambda d: d.cam, default=None)
+            cells.append(f"{worst.cam:.0e} ({worst.rounding:.0e})" if worst else "")
+        for kind in ("raw", "exact", "functions"):
+            cells.append(f"{max(getattr(d, kind) for d in found.values()):.0e}")
         shape, size = " x ".join(map(str, row.shape[1:])), " x ".join(map(str, row.case.size))
         lines.append(
             f"| {row.case.network}, {row.case.layer} | {row.case.images} of {size} | {shape}"
@@ -339,8 +306,9 @@ HEADER = """# Heat maps compared with pytorch-grad-cam
 Written by `tools/parity.py`: pytorch-grad-cam 1.5.7 on the torch model against the exported file
 (gradient builder `{builder}`), with the same weights, images and classes, and the same tensor as
 the target layer. Final maps lie in [0, 1]; differences of raw maps are relative to the largest
-value of the map. Eigen-CAM is compared up to its sign, which pytorch-grad-cam leaves to the linear
-algebra library.
+value of the map. Eigen-CAM, Eigen-Grad-CAM and `eigen_smooth` are compared up to their sign, which
+pytorch-grad-cam leaves to the linear algebra library. Of `eigen_smooth` the worst of the methods is
+shown, of `aug_smooth` Grad-CAM. FEM of less than six positions is zero, and left out.
 
 - *One column per method*: largest difference of the final maps in float32, onnxruntime against
   torch, and in brackets the rounding of either: float32 maps against float64 maps of

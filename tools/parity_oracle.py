@@ -68,11 +68,13 @@ def reference_maps(
     *,
     eigen_smooth: bool = False,
     aug_smooth: bool = False,
+    known: ReferenceMaps | None = None,
 ) -> ReferenceMaps:
     """Return the maps of one method; the layer's output, arranged as a map, is the target.
 
     With `aug_smooth`, raw maps are the mean of the six, flipped back, and activations and gradients
     those of the last. Random weights are drawn by seed 0 for each run, the same for all images.
+    Activations and gradients may be `known` from another method, which saves running the network.
     """
     raw: list[Array] = []
     options = {"model": network, "target_layers": [layer], "reshape_transform": arrange}
@@ -87,13 +89,16 @@ def reference_maps(
         cam.get_cam_image = record
         if method == "randomcam":
             cam.get_cam_weights = partial(_same_weights, cam.get_cam_weights)
-        cams = cam(
-            input_tensor=images,
-            targets=[_targets.ClassifierOutputTarget(c) for c in classes],
-            eigen_smooth=eigen_smooth,
-            aug_smooth=aug_smooth,
-        )
+        targets = [_targets.ClassifierOutputTarget(c) for c in classes]
         seen = cam.activations_and_grads
+        if known is None:
+            cams = cam(images, targets, aug_smooth=aug_smooth, eigen_smooth=eigen_smooth)
+        else:
+            seen.activations = [torch.from_numpy(known.activations)]
+            seen.gradients = [torch.from_numpy(known.gradients)]
+            cams = cam.aggregate_multi_layers(
+                cam.compute_cam_per_layer(images, targets, eigen_smooth)
+            )
         activations = np.asarray(seen.activations[0])
         gradients = np.asarray(seen.gradients[0]) if seen.gradients else None
     runs = [run if index < 3 else run[..., ::-1] for index, run in enumerate(raw)]
