@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from onnx_gradcam.export.inspection import ModelReport, inspect_model
     from onnx_gradcam.export.pipeline import export_model
     from onnx_gradcam.export.report import ExportReport
-    from onnx_gradcam.export.verify import VerificationReport, check_export
+    from onnx_gradcam.export.verification.verify import VerificationReport, check_export
     from onnx_gradcam.preprocessing import PRESETS, Preprocessing
     from onnx_gradcam.runtime import Explainer, Explanation, load
 
@@ -80,7 +80,7 @@ _HOMES = {
     "onnx_gradcam.export.inspection": ("ModelReport", "inspect_model"),
     "onnx_gradcam.export.pipeline": ("export_model",),
     "onnx_gradcam.export.report": ("ExportReport",),
-    "onnx_gradcam.export.verify": ("VerificationReport", "check_export"),
+    "onnx_gradcam.export.verification.verify": ("VerificationReport", "check_export"),
     "onnx_gradcam.runtime": ("Explainer", "Explanation", "load"),
     "onnx_gradcam.preprocessing": ("PRESETS", "Preprocessing"),
 }

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from onnx_gradcam.export.reference_operators import evaluator
+from onnx_gradcam.export.reference.operators import evaluator
 
 
 def float64_evaluator(model: onnx.ModelProto) -> ReferenceEvaluator:

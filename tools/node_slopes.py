@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from onnx_gradcam.export.reference_operators import evaluator
+from onnx_gradcam.export.reference.operators import evaluator
 from onnx_gradcam.gradients.registry import FLOATS
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 
-from onnx_gradcam.export.reference_operators import CORRECTED
+from onnx_gradcam.export.reference.operators import CORRECTED
 from tools.float64_model import to_float64
 
 Array = NDArray[Any]

@@ -180,7 +180,7 @@ def _randomised(
         return
     from onnx_gradcam import load
     from onnx_gradcam.errors import UsageError
-    from onnx_gradcam.export.model_file import load_model
+    from onnx_gradcam.export.files.model_file import load_model
     from onnx_gradcam.export.randomise import export_randomised
 
     if load_model(model).sha256 != explainer.metadata.source_sha256:

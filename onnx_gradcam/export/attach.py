@@ -22,9 +22,9 @@ from onnx_gradcam.contract import (
     ExportMetadata,
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
-from onnx_gradcam.export.declarations import mend_declarations
 from onnx_gradcam.export.graph import FLOATS, Graph
-from onnx_gradcam.export.sizes import is_invented
+from onnx_gradcam.export.shapes.declarations import mend_declarations
+from onnx_gradcam.export.shapes.sizes import is_invented
 from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import TO_THE_END, Dim, Emitter
 

@@ -11,9 +11,9 @@ from functools import cached_property, partial
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from onnx_gradcam.export.quantized_flow import carrying_results
-from onnx_gradcam.export.runtime_types import ask_runtime
-from onnx_gradcam.export.types import Inferred, infer_types
+from onnx_gradcam.export.quantized.flow import carrying_results
+from onnx_gradcam.export.shapes.runtime_types import ask_runtime
+from onnx_gradcam.export.shapes.types import Inferred, infer_types
 from onnx_gradcam.gradients.clipping import Flow
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
 from onnx_gradcam.gradients.registry import FLOATS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onnx_gradcam.errors import UnsupportedModelError, UsageError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.layouts import lacks_batch
 from onnx_gradcam.export.score import Score, format_shape
+from onnx_gradcam.export.spatial.layouts import lacks_batch
 from onnx_gradcam.export.target_layer import image_input
 
 

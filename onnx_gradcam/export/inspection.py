@@ -16,9 +16,9 @@ import onnx
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.builders.operators import training_can_differentiate
 from onnx_gradcam.export.expansion import expand
+from onnx_gradcam.export.files.model_file import load_model
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
-from onnx_gradcam.export.model_file import load_model
 from onnx_gradcam.export.score import Score, find_score, format_shape
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.export.target_layer import Layer, choose_layer, find_candidates

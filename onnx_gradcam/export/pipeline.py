@@ -33,23 +33,23 @@ from onnx_gradcam.export.attach import (
 from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
 from onnx_gradcam.export.expansion import expand
+from onnx_gradcam.export.files.model_file import LoadedModel, load_model
+from onnx_gradcam.export.files.model_output import check_output, staged_model
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
-from onnx_gradcam.export.model_file import LoadedModel, load_model
-from onnx_gradcam.export.model_output import check_output, staged_model
 from onnx_gradcam.export.precision import (
     compute_again,
     float32_view,
     gradient_emitter,
     refuse_invalid_halves,
 )
-from onnx_gradcam.export.quantized_score import integer_grid
+from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.report import ExportReport
 from onnx_gradcam.export.score import Score, emit_seed, find_score
 from onnx_gradcam.export.tail import Tail, cut_tail
 from onnx_gradcam.export.target_layer import Layer, choose_layer, nearest_layer
-from onnx_gradcam.export.verification_report import VerificationReport
-from onnx_gradcam.export.verify import verify_export
+from onnx_gradcam.export.verification.report import VerificationReport
+from onnx_gradcam.export.verification.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.quantization import straight_through
 from onnx_gradcam.gradients.registry import NEWEST_OPSET

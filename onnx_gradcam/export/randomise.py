@@ -20,8 +20,8 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
-from onnx_gradcam.export.external_data import with_values
-from onnx_gradcam.export.model_file import MESSAGE_LIMIT, LoadedModel, load_model
+from onnx_gradcam.export.files.external_data import with_values
+from onnx_gradcam.export.files.model_file import MESSAGE_LIMIT, LoadedModel, load_model
 from onnx_gradcam.export.pipeline import export_model
 
 WEIGHTS: Mapping[str, tuple[int, ...]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_gradcam.export.score import format_shape
-from onnx_gradcam.export.verify import VerificationReport
+from onnx_gradcam.export.verification.verify import VerificationReport
 from onnx_gradcam.gradients.emitter import Dim
 
 

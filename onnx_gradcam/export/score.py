@@ -14,13 +14,13 @@ from onnx import TensorProto
 from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import ScoreNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.quantized_score import (
+from onnx_gradcam.export.quantized.score import (
     Ranking,
     before_quantization,
     emit_ranking,
     is_quantized,
 )
-from onnx_gradcam.export.sizes import is_invented
+from onnx_gradcam.export.shapes.sizes import is_invented
 from onnx_gradcam.export.zip_map import before_zip_map, is_zip_map
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 

@@ -13,11 +13,11 @@ from onnx import NodeProto
 
 from onnx_gradcam.errors import LayerNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.quantized_layer import computing_node, dequantized, operator
+from onnx_gradcam.export.quantized.layer import computing_node, dequantized, operator
 from onnx_gradcam.export.score import Score, format_shape
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
-from onnx_gradcam.export.token_layer import penultimate_tokens
+from onnx_gradcam.export.spatial.token_layer import penultimate_tokens
 from onnx_gradcam.gradients.emitter import Dim
 
 _CLASSIFIERS = frozenset({"Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"})

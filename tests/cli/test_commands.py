@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 import onnx_gradcam
 from onnx_gradcam.cli.main import main
-from onnx_gradcam.export.verification_report import Check, VerificationReport
+from onnx_gradcam.export.verification.report import Check, VerificationReport
 
 
 class Report:

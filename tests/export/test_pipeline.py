@@ -20,7 +20,7 @@ from onnx_gradcam.errors import (
 )
 from onnx_gradcam.export import pipeline
 from onnx_gradcam.export.pipeline import export_model
-from onnx_gradcam.export.verification_report import Check, VerificationReport
+from onnx_gradcam.export.verification.report import Check, VerificationReport
 from tests.export.networks import network
 
 BODY = """

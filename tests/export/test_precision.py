@@ -14,7 +14,7 @@ from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.export.precision import float32_view, holds_half
-from onnx_gradcam.export.reference_operators import evaluator
+from onnx_gradcam.export.reference.operators import evaluator
 from tests.export.networks import NETWORKS, network
 from tests.export.precisions import (
     BRAIN,

@@ -16,9 +16,9 @@ import onnxruntime
 from onnx import ModelProto, helper
 
 from onnx_gradcam.export.builders.reverse import build_reverse
+from onnx_gradcam.export.files.model_file import structural_problem
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.model_file import structural_problem
-from onnx_gradcam.export.reference_operators import evaluator
+from onnx_gradcam.export.reference.operators import evaluator
 from onnx_gradcam.export.tail import Tail, cut_tail
 from onnx_gradcam.gradients.emitter import Emitter
 from tests.gradients.case import Array, Case, seed_like, version

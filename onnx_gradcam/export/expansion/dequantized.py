@@ -22,7 +22,7 @@ from onnx import NodeProto
 from onnx_gradcam.export.expansion.float_weights import emit_float_weight, is_weight
 from onnx_gradcam.export.expansion.integer_products import float_product
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.quantized_flow import QUANTIZERS
+from onnx_gradcam.export.quantized.flow import QUANTIZERS
 from onnx_gradcam.gradients.clipping import scalar_grid
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.registry import attribute_of

@@ -19,7 +19,7 @@ from onnx_gradcam.export.spatial.fields import Shape
 _IMAGES = (2, 1)
 """Batches to try: a model that was traced with one image may be right for one alone."""
 
-_SIZES = (224, 32, 64, 96, 128, 256, 384)
+_SIZES = (224, 32, 64, 96, 128, 256, 384, 240, 336, 448, 512, 518)
 _EMBEDDED = 4096
 """Larger weights are declared by type alone: no index or shape is in them."""
 

@@ -15,7 +15,7 @@ from onnx_gradcam.export.expansion import expand, with_expansions
 from onnx_gradcam.export.expansion.expand import EXPANDED
 from onnx_gradcam.export.inspection import inspect_model
 from onnx_gradcam.export.pipeline import export_model
-from onnx_gradcam.export.verify import check_export
+from onnx_gradcam.export.verification.verify import check_export
 from tests.export.networks import NETWORKS, network
 
 FUSED = """

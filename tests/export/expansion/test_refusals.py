@@ -13,7 +13,7 @@ from onnx_gradcam.errors import InvalidModelError, VerificationError
 from onnx_gradcam.export.expansion import expand, registry
 from onnx_gradcam.export.expansion.activations import silu
 from onnx_gradcam.export.expansion.foreign import as_checked
-from onnx_gradcam.export.model_file import load_model
+from onnx_gradcam.export.files.model_file import load_model
 from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.gradients.registry import MICROSOFT, Context
 from tests.export.expansion.case import Case

@@ -24,8 +24,8 @@ from onnx_gradcam.export.expansion import (
     with_expansions,
 )
 from onnx_gradcam.export.expansion.registry import expansion_table
+from onnx_gradcam.export.files.model_file import structural_problem
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.model_file import structural_problem
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.gradients.emitter import Emitter
 from tests.export.expansion.case import Array, Case

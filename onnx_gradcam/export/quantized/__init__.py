@@ -1,0 +1,1 @@
+"""Quantized models: which integers carry gradients, which layer and score they have."""

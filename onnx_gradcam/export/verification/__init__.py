@@ -1,0 +1,1 @@
+"""Proves an exported file: structure, outputs, and the gradient against central differences."""

@@ -1,0 +1,311 @@
+"""What the explanation outputs hold: A, the classes asked for, the right gradient of each image.
+
+In: the running exported file. Out: one `Check` each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASSES_OUTPUT, GRADIENTS_OUTPUT
+from onnx_gradcam.export.expansion import with_expansions
+from onnx_gradcam.export.quantized.score import quantized_rows
+from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.spatial.arrangement import Arrangement
+from onnx_gradcam.export.verification.central_differences import (
+    OTHER_TOLERANCE,
+    TOLERANCE,
+    Agreement,
+    compare,
+)
+from onnx_gradcam.export.verification.compare_outputs import compare_outputs
+from onnx_gradcam.export.verification.probe_inputs import has_open_batch
+from onnx_gradcam.export.verification.report import Check
+from onnx_gradcam.export.verification.score_function import ScoreFunction, with_outputs
+from onnx_gradcam.export.verification.subject import (
+    Array,
+    Feeds,
+    Subject,
+    input_names,
+    run,
+    session_of,
+)
+
+MIXING_TOLERANCE = 1e-2
+"""Accepted difference between an image's gradient in a batch and alone, relative to its norm."""
+
+CUT_TOLERANCE = 1e-3
+"""Accepted difference between the whole model's scores and those computed from A alone.
+
+The latter come from the analysis graph: its expansions compute what the model's operators do.
+"""
+
+ROUGH_CUT_TOLERANCE = 1e-2
+"""The same for models of half precision or quantized ones."""
+
+CAST_TOLERANCE = 2e-3
+"""Accepted difference between A as float16 and A cast to float32, relative to its largest value.
+
+Four times the rounding of float16: onnxruntime on the CPU computes in float32 and may leave out
+the rounding before a cast.
+"""
+
+RANK_STEPS = 3.0
+"""Quantization steps by which scores that share a rank may differ from one run to another."""
+
+MEASURED_ENOUGH = 0.5
+"""Share of directional derivatives that must stand out from rounding, or other inputs are tried."""
+
+
+def check_explanation(
+    subject: Subject, session: Any, unoptimised: Mapping[str, Array]
+) -> Iterator[Check]:
+    """Yield the checks of the added outputs.
+
+    Args:
+        subject: what is verified.
+        session: the exported file at the default optimisation level.
+        unoptimised: its outputs with optimisations off, for `Subject.inputs()` and no class.
+    """
+    meta, reference = subject.metadata, subject.reference
+    function = ScoreFunction(
+        reference.model,
+        reference.base_dir,
+        meta.target,
+        Arrangement.from_metadata(meta),
+        meta.score_tensor,
+        meta.class_axis,
+    )
+    probe = open_session(
+        with_outputs(with_expansions(function.graph, function.needed), function.needed),
+        optimise=False,
+        base_dir=reference.base_dir,
+    )
+    feeds = {k: v for k, v in subject.inputs().items() if k in input_names(probe)}
+    values = run(probe, feeds)
+    function.measure(values)
+    yield _activations(function, values, unoptimised)
+    rows = function.rows(values[meta.score_tensor])
+    yield _classes(subject, session, *quantized_rows(function.graph, meta.score_tensor, rows))
+    if meta.straight_through:  # a rounding that falls otherwise when optimised bends the gradient
+        with_roundings = session_of(subject.exported, optimise=False)
+        yield _straight_through(subject, _gradient(subject, with_roundings, probe, function))
+        del with_roundings
+    else:
+        yield _gradient(subject, session, probe, function)
+    del probe
+    apart = _images_apart(subject, session)
+    shared = any(node.op_type == "DynamicQuantizeLinear" for node in function.graph.nodes)
+    yield _shared_range(apart) if shared and not apart.passed else apart
+
+
+def _activations(
+    function: ScoreFunction, values: Mapping[str, Array], unoptimised: Mapping[str, Array]
+) -> Check:
+    expected = function.activations(values[function.target])
+    half = expected.dtype == np.float16
+    if half:
+        expected = expected.astype(np.float32)
+    found = unoptimised[ACTIVATIONS_OUTPUT]
+    (difference,) = compare_outputs({ACTIVATIONS_OUTPUT: expected}, {ACTIVATIONS_OUTPUT: found})
+    shape = "x".join(map(str, found.shape))
+    detail = f"{function.target!r}, {shape}, identical to the last bit"
+    if not difference.identical:
+        detail = str(difference)
+    rounded = half and not difference.note and difference.relative <= CAST_TOLERANCE
+    return Check("activations", difference.identical or rounded, detail, difference.relative)
+
+
+def _straight_through(subject: Subject, check: Check) -> Check:
+    """Say what was measured: the model itself has no derivative where it rounds."""
+    operators = ", ".join(subject.metadata.straight_through)
+    detail = f"{check.detail}; straight-through for {operators}, without optimisations"
+    return replace(check, detail=detail)
+
+
+def _shared_range(check: Check) -> Check:
+    detail = (
+        f"{check.detail}, as the model's own results: DynamicQuantizeLinear takes one range for"
+        " the whole batch; explain images one by one where that matters"
+    )
+    return replace(check, passed=True, warning=True, detail=detail)
+
+
+def _classes(subject: Subject, session: Any, scores: Array, step: float) -> Check:
+    """Check what ``cam_class`` means; near-equal scores may change places through rounding."""
+    images, count = scores.shape
+    ranked = np.sort(scores, axis=1)[:, ::-1]
+    slack = np.maximum(1e-3 * np.abs(scores).max(axis=1), RANK_STEPS * step)
+    feeds = subject.inputs()
+    problems = []
+
+    def explained(classes: Sequence[int] | None) -> dict[str, Array]:
+        return run(session, feeds | subject.class_feed(classes))
+
+    def expect_rank(found: Array, rank: int) -> None:
+        if found.shape != (images,) or found.dtype != np.int64:
+            problems.append(
+                f"{CLASSES_OUTPUT} is {found.dtype}{found.shape}, not int64 ({images},)"
+            )
+        elif not (
+            np.all((found >= 0) & (found < count))
+            and np.all(np.abs(scores[np.arange(images), found] - ranked[:, rank - 1]) <= slack)
+        ):
+            problems.append(f"-{rank} explains {found.tolist()}, not the rank {rank}")
+
+    if subject.fixed:
+        fixed = int(subject.metadata.class_input.partition(":")[2])
+        found = explained(None)[CLASSES_OUTPUT]
+        if fixed < 0:
+            expect_rank(found, -fixed)
+        elif not np.array_equal(found, np.full(images, fixed)):
+            problems.append(f"explains {found.tolist()}, not the fixed {fixed}")
+        return _class_check(problems, f"fixed at {fixed}")
+    expect_rank(explained(None)[CLASSES_OUTPUT], 1)
+    for rank in sorted({1, min(2, count), min(5, count)}):
+        expect_rank(explained([-rank])[CLASSES_OUTPUT], rank)
+    each = [(7 * image + 3) % count for image in range(images)]
+    found = explained(each)[CLASSES_OUTPUT]
+    if not np.array_equal(found, each):
+        problems.append(f"{each} explains {found.tolist()}")
+    one, all_of_it = explained([each[0]]), explained([each[0]] * images)
+    if not np.array_equal(one[CLASSES_OUTPUT], [each[0]] * images):
+        problems.append(f"a single class explains {one[CLASSES_OUTPUT].tolist()}")
+    if not np.array_equal(one[GRADIENTS_OUTPUT], all_of_it[GRADIENTS_OUTPUT], equal_nan=True):
+        problems.append("a single class and one per image give different gradients")
+    return _class_check(problems, "default, ranks, one class for all, one per image")
+
+
+def _class_check(problems: list[str], detail: str) -> Check:
+    return Check("classes", not problems, "; ".join(problems) or detail)
+
+
+def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunction) -> Check:
+    name = "gradient"
+    best: Agreement | None = None
+    for attempt in range(subject.attempts):
+        feeds = subject.inputs(attempt)
+        values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+        scores = function.rows(values[function.score]).astype(np.float64)
+        unrounded, gradients, classes = _claims(subject, session, feeds, scores.shape[1])
+        function.set_point(values)
+        activations = function.activations(values[function.target])
+        if activations.dtype == np.float16 and unrounded.shape == activations.shape:
+            activations = unrounded  # of the run whose gradients are looked at
+            function.set_point(values, activations)
+        alone = function(0.0 * activations) + function.offset
+        (cut,) = compare_outputs({"scores": scores}, {"scores": alone})
+        if cut.note or cut.relative > (ROUGH_CUT_TOLERANCE if function.rough else CUT_TOLERANCE):
+            return Check(name, False, f"not a function of the layer and the input alone: {cut}")
+        wrong = [g for g in gradients if g.shape != activations.shape]
+        if wrong:
+            return Check(
+                name, False, f"of shape {wrong[0].shape}, the activations of {activations.shape}"
+            )
+        if not all(np.isfinite(g).all() for g in gradients):
+            return Check(name, False, "holds NaN or infinite values")
+        found = compare(function, activations, gradients, classes, seed=subject.seed)
+        if not found.agrees:
+            return _gradient_check(
+                _second_opinion(function, activations, gradients, classes) or found
+            )
+        if best is None or found.measured > best.measured:
+            best = found
+        if best.measured >= MEASURED_ENOUGH:
+            break
+    if best is None:
+        return Check(name, False, "no inputs to try")
+    return _gradient_check(best)
+
+
+def _second_opinion(
+    function: ScoreFunction, activations: Array, gradients: list[Array], classes: list[Array]
+) -> Agreement | None:
+    """Return the comparison in float64 where it is possible and confirms the gradients.
+
+    Behind many ReLUs and MaxPools float32 leaves no step between rounding and the next kink.
+    """
+    precise = function.in_float64()
+    if precise is None:
+        return None
+    found = compare(precise, activations.astype(np.float64), gradients, classes, precise=True)
+    return found if found.agrees and not found.lost else None
+
+
+def _claims(
+    subject: Subject, session: Any, feeds: Feeds, count: int
+) -> tuple[Array, list[Array], list[Array]]:
+    """Return A, and the gradients and classes of the default class and another one per image."""
+    runs = [run(session, feeds | subject.class_feed(None))]
+    if not subject.fixed and count > 1:
+        top = runs[0][CLASSES_OUTPUT]
+        other = (top + 1 + np.arange(len(top))) % count
+        runs.append(run(session, feeds | subject.class_feed(other)))
+    return (
+        runs[0][ACTIVATIONS_OUTPUT],
+        [found[GRADIENTS_OUTPUT].astype(np.float64) for found in runs],
+        [found[CLASSES_OUTPUT] for found in runs],
+    )
+
+
+def _gradient_check(found: Agreement) -> Check:
+    name = "gradient"
+    if not found.agrees:
+        detail = (
+            "could not be confirmed: central differences do not settle at any step size (choose a"
+            " later layer with --layer, or accept it unproven with --no-verify)"
+        )
+        if found.error > TOLERANCE:
+            detail = f"central differences differ by {found.error:.1%} along it ({found.worst})"
+        elif found.other_error > OTHER_TOLERANCE:
+            detail = f"central differences differ by {found.other_error:.1%} across it"
+        return Check(name, False, detail, max(found.error, found.other_error))
+    if found.lost:
+        detail = (
+            "zero for all inputs tried, and so are central differences: heat maps will be empty"
+            if found.zero
+            else "lost in rounding: the score hardly depends on the layer"
+        )
+        return Check(name, True, detail, 0.0, warning=True, zero=found.zero)
+    where = "" if found.support == "all" else " where A is not at its limits"
+    detail = (
+        f"central differences{where} agree to {found.error:.1e} along the gradient (tolerance"
+        f" {TOLERANCE:.0e}), {found.other_error:.1e} along others (tolerance"
+        f" {OTHER_TOLERANCE:.0e}); {found.measured:.0%} could be measured"
+    )
+    return Check(name, True, detail, found.error)
+
+
+def _images_apart(subject: Subject, session: Any) -> Check:
+    name = "images do not mix"
+    image = subject.metadata.image_input
+    if subject.batch < 2 or not has_open_batch(subject.specs, image):
+        return Check(name, True, f"batches of {subject.batch} only: nothing to compare")
+    feeds = subject.inputs()
+    together = run(session, feeds | subject.class_feed(None))
+    worst = 0.0
+    for index in range(subject.batch):
+        alone = run(session, _one_image(subject, feeds, index, together[CLASSES_OUTPUT][index]))
+        whole, single = together[GRADIENTS_OUTPUT][index], alone[GRADIENTS_OUTPUT][0]
+        difference = np.linalg.norm((whole - single).astype(np.float64))
+        norm = max(np.linalg.norm(single.astype(np.float64)), np.finfo(np.float32).tiny)
+        worst = max(worst, float(difference / norm))
+    detail = f"gradients of {subject.batch} images, together and alone: {worst:.1e} apart"
+    return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
+
+
+def _one_image(subject: Subject, feeds: Feeds, index: int, chosen: int) -> Feeds:
+    """Return the inputs of one image; inputs of an open first axis have a row per image."""
+    single = {
+        spec.name: feeds[spec.name][index : index + 1]
+        if spec.shape
+        and not isinstance(spec.shape[0], int)
+        and len(feeds[spec.name]) == subject.batch
+        else feeds[spec.name]
+        for spec in subject.specs
+    }
+    return single | subject.class_feed([int(chosen)])
