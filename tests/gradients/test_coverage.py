@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -73,9 +74,14 @@ def test_references_of_pytorch_are_those_of_the_cases() -> None:
 # -- docs/operators.md -------------------------------------------------------------------------
 
 
+def unversioned(page: str) -> str:
+    """The page without the last number of versions, which changes nothing in it."""
+    return re.sub(r"(onnx\w* \d+\.\d+)\.\d+", r"\1", page)
+
+
 def test_the_page_of_operators_is_what_the_tool_writes() -> None:
     written = op_coverage.PAGE.read_text(encoding="utf-8")
-    assert written == op_coverage.page(), "run tools/op_coverage.py"
+    assert unversioned(written) == unversioned(op_coverage.page()), "run tools/op_coverage.py"
 
 
 @pytest.mark.parametrize("domain", REASONS)
