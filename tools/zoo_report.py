@@ -42,6 +42,21 @@ def _right(rows: dict[str, dict[str, Any]]) -> bool:
     return "ok" in states and states <= {"ok", "not exported"}
 
 
+def precision(results: Results) -> str:
+    """Return by which comparison the rows are right, and the largest error of each."""
+    kinds: dict[str, list[float]] = {"float32": [], "float64": [], "float64, unfolded": []}
+    for _, row in _rows(results):
+        if row["status"] == "ok":
+            kind = "float64, unfolded" if row.get("unfolded") else "float64"
+            errors = row["float64"] or row["float32"]
+            kinds[kind if row["float64"] else "float32"].append(max(errors.values()))
+    return "\n".join(
+        f"{len(values)} rows compared in {kind}: largest error {max(values):.0e}"
+        for kind, values in kinds.items()
+        if values
+    )
+
+
 _VARIABLE = re.compile(r"'[^']*'|\d+(\.\d+)?(e-?\d+)?|[/\w.]*/[/\w.]+")
 
 
@@ -98,6 +113,7 @@ def report(results: Results) -> str:
         "```text",
         f"architectures: {sum(bool(rows) for rows in results.values())}",
         summary(results),
+        precision(results),
         "```",
         "",
         f"| {' | '.join(_COLUMNS)} |",
@@ -183,6 +199,8 @@ in float32 two engines disagree about units that lie within rounding of the kink
 the dynamo exporter folds batch norms into convolutions, it rounds weights, with the same effect in
 float64; there the file without that optimisation is compared (marked ‡). The error of a heat map
 that cancels to zero (before a normalisation per channel) is relative to its summands. *overhead*:
-time with the explanation / time without, on one thread, at these small sizes. Of both exporters the
-larger figure is shown.
+time with the explanation / time without, on one thread of a busy machine and at these small sizes,
+so no more than an order of magnitude. Of both exporters the larger figure is shown. Where several
+tensors of the network have the values of A (a view, a ReLU of what is positive already), the one
+whose gradient fits best is taken.
 """
