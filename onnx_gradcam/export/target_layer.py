@@ -17,7 +17,7 @@ from onnx_gradcam.export.quantized.layer import computing_node, dequantized, ope
 from onnx_gradcam.export.score import Score, format_shape
 from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
-from onnx_gradcam.export.spatial.token_layer import penultimate_tokens
+from onnx_gradcam.export.spatial.token_layer import is_projection, penultimate_tokens
 from onnx_gradcam.gradients.emitter import Dim
 
 _CLASSIFIERS = frozenset({"Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger"})
@@ -210,6 +210,7 @@ def _is_index(graph: Graph, layer: str) -> bool:
 def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> Layer:
     candidates = _dominating(graph, image, score, maps)
     active = [c for c in candidates if c.op_type not in _PASSIVE] or candidates
+    active = _without_projections(graph, active)
     if not active:
         return _off_the_main_path(graph, image, score, maps)
     reached = (c for c in reversed(active) if maps.reaches(c.tensor, score.tensor))
@@ -236,6 +237,17 @@ def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> L
         reason=f"deepest of {len(candidates)} feature maps that all of the score passes through"
         f" (candidate {index}: output of {chosen.op_type}, read by {', '.join(readers)})",
     )
+
+
+def _without_projections(graph: Graph, layers: list[Layer]) -> list[Layer]:
+    """Return the layers without linear maps of tokens that an earlier layer holds as well."""
+    kept: list[Layer] = []
+    for layer in layers:
+        before = kept[-1].arrangement.grid if kept else ()
+        same = layer.arrangement.grid == before
+        if not (same and is_projection(graph, layer.tensor, layer.arrangement)):
+            kept.append(layer)
+    return kept
 
 
 def _off_the_main_path(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> Layer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 
 _LINEAR = frozenset({"Attention", "Conv", "Einsum", "Gemm", "MatMul", "MultiHeadAttention"})
@@ -41,6 +42,20 @@ def penultimate_tokens(graph: Graph, maps: FeatureMaps, stream: str, behind: str
         return stream
     (tensor,) = read
     return tensor if wanted is not None and maps.arrangement(tensor) == wanted else stream
+
+
+def is_projection(graph: Graph, tensor: str, arrangement: Arrangement) -> bool:
+    """Return whether tokens are what a linear layer makes: keys and values of a pooling attention.
+
+    Such a layer ends in a product with weights, or in the sum of one and its bias.
+    """
+    node = _producer(graph, tensor)
+    if not arrangement.grid or node is None:
+        return False
+    if node.op_type == "Add":
+        sides = [_producer(graph, name) for name in node.input if graph.constant(name) is None]
+        node = sides[0] if len(sides) == 1 else None
+    return node is not None and node.op_type in {"Gemm", "MatMul"}
 
 
 def _source(graph: Graph, tensor: str) -> str:

@@ -201,7 +201,30 @@ MIXER = Network(
 )  # fmt: skip
 """MLP-Mixer: patches by Reshape alone, tokens mixed by a product with weights."""
 
+ATTENTION_POOLED = Network(
+    PATCHES + attention("embedded", "a")
+    + """
+    last = LayerNormalization<axis=-1>(a, as1, ab1)
+    product = MatMul(last, w_pair)
+    pair = Add(product, b_pair)
+    key, value = Split<axis=-1>(pair)
+    turned = Transpose<perm=[0, 2, 1]>(key)
+    fit = MatMul(query, turned)
+    share = Softmax<axis=-1>(fit)
+    pooled = MatMul(share, value)
+    head = Squeeze(pooled, axis1)
+    """ + TAIL.format(head="head"),
+    {**weights("a"), "w_pair": (4, 8), "b_pair": (8,), "query": (1, 1, 4)},
+    "last",
+    (),
+    image="float[N, 3, 8, 12] image",
+    integers=INTEGERS,
+    layout="NTC",
+)  # fmt: skip
+"""SigLIP: a learned query attends to all tokens; its keys and values are no feature map."""
+
 TRANSFORMERS = {
+    "attention pooling": ATTENTION_POOLED,
     "class token": CLASS_TOKEN,
     "pooled": POOLED,
     "any size": GROWING,
