@@ -12,13 +12,11 @@ import numpy as np
 from onnx import helper
 
 from onnx_gradcam.gradients.conv import spread_windows
-from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.emitter import TO_THE_END, Emitter
 from onnx_gradcam.gradients.pooling import pooled_axes
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import Size, cut, pad, reshape
 from onnx_gradcam.gradients.windows import Axis, static
-
-_TO_THE_END = 2**31 - 1
 
 
 @gradient("MaxPool")
@@ -87,7 +85,7 @@ def _every(emit: Emitter, covered: str, offset: Sequence[int], axes: list[Axis])
     """Return the positions of all windows at an offset, ``(N, C, *out)``."""
     strides = [axis.stride for axis in axes]
     starts = [k * axis.dilation for k, axis in zip(offset, axes, strict=True)]
-    ends = [s - axis.reach or _TO_THE_END for s, axis in zip(starts, axes, strict=True)]
+    ends = [s - axis.reach or TO_THE_END for s, axis in zip(starts, axes, strict=True)]
     spatial = list(range(2, 2 + len(axes)))
     if all(stride == 1 for stride in strides):
         return emit.slice(covered, starts, ends, spatial)

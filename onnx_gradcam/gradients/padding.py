@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 from onnx import TensorProto
 
+from onnx_gradcam.gradients.emitter import TO_THE_END
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient
 from onnx_gradcam.gradients.sizes import Size, pad, size_of
-
-_TO_THE_END = 2**31 - 1
 
 
 @gradient("Pad", until=10)
@@ -85,7 +84,7 @@ def _folded(ctx: Context, dy: str, axis: int, widths: tuple[int, int], size: Siz
     total = pad(emit, dy, _along(axis, rank, -begin, -end))
     borders = [
         (begin, emit.slice(dy, [0], [begin], [axis]) if begin else "", mode != "wrap"),
-        (end, emit.slice(dy, [-end], [_TO_THE_END], [axis]) if end else "", mode == "wrap"),
+        (end, emit.slice(dy, [-end], [TO_THE_END], [axis]) if end else "", mode == "wrap"),
     ]
     for width, border, at_begin in borders:
         if not width:

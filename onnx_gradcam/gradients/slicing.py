@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
-from onnx_gradcam.gradients.emitter import Dim, Emitter
+from onnx_gradcam.gradients.emitter import TO_THE_END, Dim, Emitter
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import (
     Length,
@@ -23,9 +23,6 @@ from onnx_gradcam.gradients.sizes import (
     size_of,
     smaller,
 )
-
-_TO_THE_END = 2**31 - 1
-"""Ends from here on mean: to the end of the axis."""
 
 
 @gradient("Concat")
@@ -40,7 +37,7 @@ def _concat(ctx: Context) -> Gradients:
         end = start + size
         if isinstance(end, Length) and isinstance(behind, int):
             start = -(behind + size) if isinstance(size, int) else start
-            end = -behind if behind else _TO_THE_END
+            end = -behind if behind else TO_THE_END
         results.append(cut(emit, ctx.dy, [start], [end], [axis]) if ctx.wanted[i] else None)
     return results
 
@@ -79,7 +76,7 @@ class Cut:
     @property
     def takes_all(self) -> bool:
         """Return whether nothing is left out, whatever the size."""
-        whole = isinstance(self.end, int) and self.end >= _TO_THE_END
+        whole = isinstance(self.end, int) and self.end >= TO_THE_END
         return isinstance(self.start, int) and self.start == 0 and whole and self.step == 1
 
 
@@ -238,8 +235,8 @@ def _unslice_by_concat(ctx: Context, dy: str, x: str, cuts: Sequence[Cut]) -> st
         parts = [dy]
         if c.start != 0:
             parts.insert(0, emit.zeros_like(emit.slice(source, [0], [c.start], [c.axis])))
-        if c.end < _TO_THE_END:
-            parts.append(emit.zeros_like(emit.slice(source, [c.end], [_TO_THE_END], [c.axis])))
+        if c.end < TO_THE_END:
+            parts.append(emit.zeros_like(emit.slice(source, [c.end], [TO_THE_END], [c.axis])))
         dy = emit.concat(parts, c.axis)
     return dy
 

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx import AttributeProto, FunctionProto, TensorProto, TypeProto, defs, helper
+from onnx import AttributeProto, FunctionProto, TypeProto, defs, helper
 
 from onnx_gradcam.export.expansion.local_functions import since
 from onnx_gradcam.export.expansion.splice import splice
-from onnx_gradcam.gradients.registry import Context, FormulaError
-
-_FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-)
+from onnx_gradcam.gradients.registry import FLOATS, Context, FormulaError
 
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 
@@ -33,7 +29,7 @@ def expand_function(ctx: Context) -> list[str]:
     """
     schema = _schema(ctx.node.op_type, ctx.opset)
     assert schema is not None, "is_function has looked"
-    if not any(ctx.emit.dtype(name) in _FLOATS for name in ctx.inputs if name):
+    if not any(ctx.emit.dtype(name) in FLOATS for name in ctx.inputs if name):
         raise FormulaError("it computes no function of floats")
     body = _body(ctx, schema)
     if any(node.op_type in _LOOPS for node in body.node):

@@ -15,13 +15,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_gradcam.export.shapes.partial_values import LARGEST, RULES, Partial, as_objects
 from onnx_gradcam.export.shapes.sizes import Sizes
 from onnx_gradcam.gradients.emitter import Array, Dim, TensorType
+from onnx_gradcam.gradients.registry import FLOATS
 
 _FOLD_LIMIT = 65536
 """Computed constants above this many elements are not evaluated."""
-
-_FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-)
 
 _INTEGERS = frozenset({TensorProto.INT64, TensorProto.INT32})
 
@@ -160,7 +157,7 @@ class Constants:
     def is_float(self, name: str) -> bool:
         """Return whether a tensor is known to hold floats."""
         known = self._types.get(name)
-        return known is not None and known.dtype in _FLOATS
+        return known is not None and known.dtype in FLOATS
 
     def small_tensor(self, name: str) -> TensorProto | None:
         """Return a constant of few elements for ONNX's shape inference, else None."""
