@@ -7,6 +7,7 @@ This module and `preprocessing` are all that export and runtime share. The expor
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -21,16 +22,76 @@ PREFIX = "onnx_gradcam/"
 CLASS_INPUT = "cam_class"
 """int64 ``(N,)`` or ``(1,)``: class to explain; -1 the highest score, -k the k-th highest."""
 
+WEIGHTS_INPUT = "cam_weights"
+"""float ``(N, K)`` or ``(1, K)``: y = sum_k w_k y_k in place of a class, where one is not zero."""
+
+MASK_INPUT = "cam_mask"
+"""float ``(N, *places)`` or ``(1, *places)``: where in the score map y is summed (segmentation);
+where it is all zero, over the region that the model gives to the class."""
+
+BOX_INPUT = "cam_box"
+"""int64 ``(N,)`` or ``(1,)``: the box (detection); -1 the highest score, -k the k-th highest."""
+
+EMBEDDING_INPUT = "cam_embedding"
+"""float ``(N, D)`` or ``(1, D)``: what the model's embedding is compared with (similarity)."""
+
+SEED_INPUTS = (CLASS_INPUT, WEIGHTS_INPUT, MASK_INPUT, BOX_INPUT, EMBEDDING_INPUT)
+"""Inputs that say what y is; a file has those that its target takes."""
+
 ACTIVATIONS_OUTPUT = "cam_activations"
 """float ``(N, C, *spatial)``: the activations A of the target layer, channels first."""
 
 GRADIENTS_OUTPUT = "cam_gradients"
-"""float ``(N, C, *spatial)``: dy^c/dA for the class of each image."""
+"""float ``(N, C, *spatial)``: dy/dA of each image; ``(N, T, C, *spatial)`` for T classes."""
 
 CLASSES_OUTPUT = "cam_classes"
-"""int64 ``(N,)``: the class that was explained."""
+"""int64 ``(N,)``: the class that was explained, -1 where weights were; ``(N, T)`` for T classes."""
+
+SCORE_OUTPUT = "cam_score"
+"""float ``(N,)``: y itself; ``(N, T)`` for T classes."""
+
+BOXES_OUTPUT = "cam_boxes"
+"""int64 ``(N,)``: the box that was explained; ``(N, T)`` for T of them."""
+
+CURVATURE_OUTPUT = "cam_curvature"
+"""float ``(N, C, *spatial)``: H A, with H the second derivative of y by A."""
+
+ATTENTION_OUTPUT = "cam_attention"
+"""float ``(N, L, R, R)``: attention of L blocks between R rows (tokens), averaged over heads."""
+
+LEGRAD_OUTPUT = "cam_legrad"
+"""float ``(N, L, R)``: how much attention to each of R rows raises y in L blocks (LeGrad)."""
+
+CAM_OUTPUT = "cam"
+"""float32 ``(N, 1, *spatial)``: the heat map, computed in the graph; ``(N, T, *spatial)``."""
+
+SCALES_OUTPUT = "cam_scales"
+"""float32 ``(N, 1, 2)``: the values of the map that 0 and 1 of a normalised ``cam`` stand for."""
 
 ADDED_OUTPUTS = (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT)
+"""What an export adds unless it is asked for more or less."""
+
+_RESERVED = frozenset(
+    {
+        *(ADDED_OUTPUTS + SEED_INPUTS),
+        *(SCORE_OUTPUT, BOXES_OUTPUT, SCALES_OUTPUT),
+        *(CURVATURE_OUTPUT, ATTENTION_OUTPUT, LEGRAD_OUTPUT),
+    }
+)
+_OF_FURTHER_LAYER = re.compile(rf"({ACTIVATIONS_OUTPUT}|{GRADIENTS_OUTPUT})_\d+")
+
+
+def layer_output(name: str, layer: int) -> str:
+    """Return how an output is called for a target layer, counted from 0: ``NAME``, ``NAME_2``."""
+    return f"{name}_{layer + 1}" if layer else name
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a name is the export's alone; ``cam`` is not, others may use it too."""
+    of_further_layer = _OF_FURTHER_LAYER.fullmatch(name) is not None
+    return name.startswith(PREFIX) or name in _RESERVED or of_further_layer
+
+
 METADATA_PREFIX = "onnx_gradcam."
 
 
@@ -64,6 +125,7 @@ class ExportMetadata:
         preprocessing: `Preprocessing.to_dict()`, or None when none was given.
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
+        outputs: names of the added outputs, in order.
         contract_version: version of this contract.
     """
 
@@ -89,6 +151,7 @@ class ExportMetadata:
     preprocessing: dict[str, Any] | None = None
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=lambda: list(ADDED_OUTPUTS))
     contract_version: int = CONTRACT_VERSION
 
     @property

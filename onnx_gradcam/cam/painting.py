@@ -6,6 +6,7 @@ evidence against the class. Such a map is not painted: it stays zero, and a note
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.cam.components import Maps
 from onnx_gradcam.cam.postprocess import heat_maps
-from onnx_gradcam.cam.registry import evaluate, get_method
+from onnx_gradcam.cam.registry import Need, evaluate, get_method
 
 CONTRAST = 1e-6
 """Least difference within a map, relative to its largest value, that is more than rounding."""
@@ -43,6 +44,7 @@ def paint(
     *,
     eigen_smooth: bool = False,
     seed: int = 0,
+    further: Mapping[Need, Any] | None = None,
 ) -> Painted:
     """Return raw maps, heat maps of the image's size, and a note on each that shows nothing.
 
@@ -53,6 +55,7 @@ def paint(
         size: the image's extents, one per spatial axis.
         eigen_smooth: see `registry.compute`.
         seed: likewise.
+        further: likewise.
 
     Raises:
         UsageError: what `registry.compute` refuses, or a size of other axes than A.
@@ -71,7 +74,8 @@ def paint(
         activations = np.where(_broad(dead, activations), 0, activations)
         if gradients is not None:
             gradients = np.where(_broad(dead, gradients), 0, gradients)
-    raw = evaluate(method, activations, gradients, eigen_smooth=eigen_smooth, seed=seed)
+    options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
+    raw = evaluate(method, activations, gradients, **options)
     if any(notes):
         raw = np.where(_broad(dead, raw), np.float32(np.nan), raw)
     notes = [note or note_on(one) for note, one in zip(notes, raw, strict=True)]

@@ -20,13 +20,18 @@ MethodFunction = Callable[..., Maps]
 class Need(StrEnum):
     """What a method takes beside the activations; its function gets it under the lower-case name.
 
-    GRADIENTS as ``gradients``, SEED as ``seed``, and so on.
+    GRADIENTS as ``gradients``, SEED as ``seed``, HEAD_RUNS as ``head_runs`` (a `runs.HeadRuns`),
+    MODEL_RUNS as ``model_runs`` (a `runs.ModelRuns`), and so on.
     """
 
     GRADIENTS = "gradients"
     HEAD_RUNS = "head runs"
     MODEL_RUNS = "whole-model runs"
     SEED = "seed"
+    CURVATURE = "second derivatives"
+    ATTENTION = "attention"
+    LEGRAD = "gradients of attention"
+    BIASES = "gradients of biases"
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ def compute(
     *,
     eigen_smooth: bool = False,
     seed: int = 0,
+    further: Mapping[Need, Any] | None = None,
 ) -> Maps:
     """Return the raw maps of a method, before ReLU, normalisation and resize.
 
@@ -151,6 +157,7 @@ def compute(
         eigen_smooth: project the summands of the map on their first principal component over
             the channels, instead of adding them up.
         seed: of a method that draws at random.
+        further: what else the method needs, see `Need`.
 
     Returns:
         float32 ``(N, *spatial)``, of either sign.
@@ -160,7 +167,8 @@ def compute(
         UnsupportedModelError: gradients that the method needs are missing, or of another form
             than it can take.
     """
-    raw = evaluate(name, activations, gradients, eigen_smooth=eigen_smooth, seed=seed)
+    options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
+    raw = evaluate(name, activations, gradients, **options)
     return finite_float32(raw)
 
 
@@ -171,6 +179,7 @@ def evaluate(
     *,
     eigen_smooth: bool = False,
     seed: int = 0,
+    further: Mapping[Need, Any] | None = None,
 ) -> Maps:
     """Return what `compute` returns, with NaN or infinity where a map overflows.
 
@@ -178,7 +187,7 @@ def evaluate(
         UsageError: see `compute`.
         UnsupportedModelError: see `compute`.
     """
-    given: dict[Need, Any] = {Need.SEED: seed}
+    given: dict[Need, Any] = {Need.SEED: seed, **(further or {})}
     if gradients is not None:
         given[Need.GRADIENTS] = gradients
     method = require(name, given, eigen_smooth=eigen_smooth)

@@ -6,20 +6,21 @@ The original nodes, inputs and outputs stay as and where they are; everything ad
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
-    ADDED_OUTPUTS,
     CLASS_INPUT,
-    CLASSES_OUTPUT,
     GRADIENTS_OUTPUT,
     METADATA_PREFIX,
-    PREFIX,
     ExportMetadata,
+    is_reserved,
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.export.graph import FLOATS, Graph
@@ -29,7 +30,7 @@ from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import TO_THE_END, Dim, Emitter
 
 BATCH = "cam_batch"
-"""Symbolic size of ``cam_class``: the batch size or one."""
+"""Symbolic first size of an added input: the batch size or one."""
 
 OVERRIDABLE_SINCE_IR = 4
 """From this IR version on an input may have an initializer as its default value."""
@@ -59,6 +60,33 @@ class ClassInput:
         return cls(text, None if match[1] is None else int(match[1]))
 
 
+@dataclass(frozen=True)
+class AddedInput:
+    """An input of the explanation; `default` makes it optional."""
+
+    name: str
+    dtype: int
+    shape: Sequence[Dim]
+    default: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class AddedOutput:
+    """An output of the explanation; a node of the emitter produces it."""
+
+    name: str
+    dtype: int
+    shape: Sequence[Dim]
+
+
+def class_inputs(class_input: ClassInput) -> list[AddedInput]:
+    """Return ``cam_class`` as an input; none where the class is fixed."""
+    if class_input.fixed is not None:
+        return []
+    default = np.array([-1], np.int64) if class_input.mode == "optional" else None
+    return [AddedInput(CLASS_INPUT, TensorProto.INT64, [BATCH], default)]
+
+
 def refuse_exported(model: ModelProto) -> None:
     """Refuse a model that carries an explanation already, or whose names collide with ours.
 
@@ -74,7 +102,7 @@ def refuse_exported(model: ModelProto) -> None:
     for node in graph.node:
         names.update(node.output)
         names.add(node.name)
-    ours = sorted(n for n in names if n in {*ADDED_OUTPUTS, CLASS_INPUT} or n.startswith(PREFIX))
+    ours = sorted(n for n in names if is_reserved(n))
     if ours:
         raise UnsupportedModelError(
             f"the model uses the name {ours[0]!r}, which the explanation needs; rename it"
@@ -135,24 +163,36 @@ def _token_map(emit: Emitter, name: str, layer: Layer, output: str) -> str:
 
 
 def attach(
-    graph: Graph, emit: Emitter, layer: Layer, class_input: ClassInput, metadata: ExportMetadata
+    graph: Graph,
+    emit: Emitter,
+    inputs: Sequence[AddedInput],
+    outputs: Sequence[AddedOutput],
+    metadata: ExportMetadata,
 ) -> tuple[ModelProto, list[str]]:
     """Return a copy of the model with the explanation, and warnings.
 
     Args:
         graph: the model.
-        emit: holds the added nodes; `cam_activations`, `cam_gradients` and `cam_classes` are
-            produced among them.
-        layer: the explained layer.
-        class_input: how the class is given.
+        emit: holds the added nodes; those that no output needs are left out.
+        inputs: what the explanation takes.
+        outputs: what it gives.
         metadata: written into ``metadata_props``.
+
+    Raises:
+        UnsupportedModelError: the model has a tensor that is called like an added one.
     """
+    taken = sorted(graph.names & ({i.name for i in inputs} | {o.name for o in outputs}))
+    if taken:
+        raise UnsupportedModelError(
+            f"the model uses the name {taken[0]!r}, which the explanation needs; rename it"
+        )
     model = ModelProto()
     model.CopyFrom(graph.original)
     warnings = mend_declarations(model, graph)
-    if class_input.mode == "optional" and model.ir_version < OVERRIDABLE_SINCE_IR:
+    optional = any(given.default is not None for given in inputs)
+    if optional and model.ir_version < OVERRIDABLE_SINCE_IR:
         warnings.append(_raise_ir(model))
-    nodes = _live_nodes(emit.nodes)
+    nodes = _live_nodes(emit.nodes, [output.name for output in outputs])
     read = {name for node in nodes for name in Graph.reads(node)}
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
@@ -161,12 +201,11 @@ def attach(
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
-    _add_class_input(model, class_input)
-    dtype = emit.dtype(layer.tensor)
-    shape = output_shape(graph, layer, metadata.image_input)
-    for name in (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT):
-        model.graph.output.append(_value_info(name, dtype, shape))
-    model.graph.output.append(_value_info(CLASSES_OUTPUT, TensorProto.INT64, shape[:1]))
+    for given in inputs:
+        model.graph.input.append(_value_info(given.name, given.dtype, given.shape))
+        if given.default is not None:
+            model.graph.initializer.append(numpy_helper.from_array(given.default, given.name))
+    model.graph.output.extend(_value_info(o.name, o.dtype, o.shape) for o in outputs)
     props = {p.key: p.value for p in model.metadata_props} | metadata.to_props()
     del model.metadata_props[:]
     helper.set_model_props(model, props)
@@ -175,24 +214,25 @@ def attach(
 
 def without_explanation(model: ModelProto) -> ModelProto:
     """Return the model as it was before `attach`; itself where nothing is attached."""
-    if not any(output.name in ADDED_OUTPUTS for output in model.graph.output):
+    if not any(is_reserved(output.name) for output in model.graph.output):
         return model
     former = ModelProto()
     former.CopyFrom(model)
     graph = former.graph
+    made = {o for node in graph.node if is_added_node(node) for o in node.output}
     for values in (graph.input, graph.output, graph.initializer):
-        kept = [v for v in values if v.name not in {*ADDED_OUTPUTS, CLASS_INPUT}]
+        kept = [v for v in values if not is_reserved(v.name) and v.name not in made]
         del values[:]
-        values.extend(v for v in kept if not v.name.startswith(PREFIX))
-    nodes = [node for node in graph.node if not is_added(node)]
+        values.extend(kept)
+    nodes = [node for node in graph.node if not is_added_node(node)]
     del graph.node[:]
     graph.node.extend(nodes)
     return former
 
 
-def is_added(node: NodeProto) -> bool:
+def is_added_node(node: NodeProto) -> bool:
     """Return whether `attach` has added a node."""
-    return str(node.name).startswith(PREFIX) or set(node.output) <= set(ADDED_OUTPUTS)
+    return is_reserved(node.name) or all(map(is_reserved, node.output))
 
 
 def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
@@ -217,9 +257,9 @@ def _raise_ir(model: ModelProto) -> str:
     )
 
 
-def _live_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
+def _live_nodes(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodeProto]:
     """Return the nodes that the added outputs need, in order."""
-    needed = set(ADDED_OUTPUTS)
+    needed = set(outputs)
     kept = []
     for node in reversed(nodes):
         if any(o in needed for o in node.output):
@@ -241,14 +281,5 @@ def _constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
     ]
 
 
-def _add_class_input(model: ModelProto, class_input: ClassInput) -> None:
-    if class_input.fixed is not None:
-        return
-    model.graph.input.append(_value_info(CLASS_INPUT, TensorProto.INT64, [BATCH]))
-    if class_input.mode == "optional":
-        default = np.array([-1], dtype=np.int64)
-        model.graph.initializer.append(numpy_helper.from_array(default, CLASS_INPUT))
-
-
-def _value_info(name: str, dtype: int, shape: list[Dim]) -> ValueInfoProto:
+def _value_info(name: str, dtype: int, shape: Sequence[Dim]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)

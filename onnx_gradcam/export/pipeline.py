@@ -13,9 +13,16 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from onnx_gradcam import __version__
-from onnx_gradcam.contract import CLASSES_OUTPUT, PREFIX, ExportMetadata
+from onnx_gradcam.contract import (
+    ACTIVATIONS_OUTPUT,
+    CLASSES_OUTPUT,
+    GRADIENTS_OUTPUT,
+    PREFIX,
+    ExportMetadata,
+)
 from onnx_gradcam.errors import (
     ClassNotFoundError,
     UnsupportedModelError,
@@ -23,8 +30,10 @@ from onnx_gradcam.errors import (
     VerificationError,
 )
 from onnx_gradcam.export.attach import (
+    AddedOutput,
     ClassInput,
     attach,
+    class_inputs,
     emit_activations,
     emit_gradients,
     output_shape,
@@ -195,8 +204,10 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     emit_gradients(built.emit, built.gradient, target)
     built.emit.node("Identity", classes, output=CLASSES_OUTPUT)
-    metadata = _metadata(job, built)
-    exported, warnings = attach(graph, built.emit, target, job.class_input, metadata)
+    outputs = _outputs(job, built.emit)
+    metadata = _metadata(job, built, [output.name for output in outputs])
+    inputs = class_inputs(job.class_input)
+    exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
     verification = None
     with staged_model(
         exported,
@@ -252,7 +263,15 @@ def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
         )
 
 
-def _metadata(job: _Job, built: Built) -> ExportMetadata:
+def _outputs(job: _Job, emit: Emitter) -> list[AddedOutput]:
+    """Return the added outputs, in order."""
+    dtype = emit.dtype(job.target.tensor)
+    shape = output_shape(job.graph, job.target, job.image)
+    maps = [AddedOutput(name, dtype, shape) for name in (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT)]
+    return [*maps, AddedOutput(CLASSES_OUTPUT, TensorProto.INT64, shape[:1])]
+
+
+def _metadata(job: _Job, built: Built, outputs: list[str]) -> ExportMetadata:
     recipe = job.preprocessing
     arrangement = job.target.arrangement
     scale, zero_point = integer_grid(job.graph, job.scores.output)
@@ -279,6 +298,7 @@ def _metadata(job: _Job, built: Built) -> ExportMetadata:
         preprocessing=None if recipe is None else recipe.to_dict(),
         labels=job.labels,
         straight_through=straight_through(job.tail.nodes),
+        outputs=outputs,
     )
 
 

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from onnx_gradcam.cam import method_names
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
-    ADDED_OUTPUTS,
     CLASS_INPUT,
     CLASSES_OUTPUT,
     GRADIENTS_OUTPUT,
@@ -92,7 +91,7 @@ class Explainer:
         inputs = {node.name: node for node in session.get_inputs()}
         overridable = {node.name for node in session.get_overridable_initializers()}
         takes_class = CLASS_INPUT in inputs or CLASS_INPUT in overridable
-        missing = {*ADDED_OUTPUTS, self.metadata.score_output} - {
+        missing = {*self.metadata.outputs, self.metadata.score_output} - {
             node.name for node in session.get_outputs()
         }
         if missing or self.metadata.image_input not in inputs:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam import Painted, paint
+from onnx_gradcam.cam import Need, Painted, paint
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def explain_maps(
     *,
     eigen_smooth: bool = False,
     seed: int = 0,
+    further: Mapping[Need, Any] | None = None,
 ) -> Painted:
     """Return raw maps, heat maps of the image's size, and notes.
 
@@ -144,4 +146,5 @@ def explain_maps(
             f"activations of shape {activations.shape} cannot be laid on an image of size {size};"
             " export the model with another --layer"
         )
-    return paint(method, activations, gradients, size, eigen_smooth=eigen_smooth, seed=seed)
+    options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
+    return paint(method, activations, gradients, size, **options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from onnx_gradcam.cam import Need, Painted, require
 from onnx_gradcam.errors import UsageError
@@ -36,9 +38,13 @@ class How:
         return self
 
     def paint(
-        self, activations: FloatArray, gradients: FloatArray, size: tuple[int, ...]
+        self,
+        activations: FloatArray,
+        gradients: FloatArray,
+        size: tuple[int, ...],
+        further: Mapping[Need, Any] | None = None,
     ) -> Painted:
-        """Return the maps of one run.
+        """Return the maps of one run; `further` holds what else the method needs.
 
         Raises:
             UnsupportedModelError: the target layer has other spatial axes than the image, or the
@@ -51,4 +57,5 @@ class How:
             size,
             eigen_smooth=self.eigen_smooth,
             seed=self.seed,
+            further=further,
         )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
-from onnx_gradcam.contract import ADDED_OUTPUTS, CLASS_INPUT, PREFIX, ExportMetadata
+from onnx_gradcam.contract import CLASS_INPUT, PREFIX, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.export.attach import is_added_node
 from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.files.model_file import LoadedModel, structural_problem
 from onnx_gradcam.export.verification.report import Check
@@ -67,7 +68,7 @@ def _standard_operators(proto: onnx.ModelProto, source: LoadedModel | None) -> C
 
 def _added_nodes(proto: onnx.ModelProto, source: LoadedModel | None) -> list[onnx.NodeProto]:
     if source is None:
-        return [node for node in proto.graph.node if _is_ours(node)]
+        return [node for node in proto.graph.node if is_added_node(node)]
     original = Counter(map(_fingerprint, inlined(source.model).graph.node))
     added = []
     for node in proto.graph.node:
@@ -77,10 +78,6 @@ def _added_nodes(proto: onnx.ModelProto, source: LoadedModel | None) -> list[onn
         else:
             added.append(node)
     return added
-
-
-def _is_ours(node: onnx.NodeProto) -> bool:
-    return str(node.name).startswith(PREFIX) or set(node.output) <= set(ADDED_OUTPUTS)
 
 
 def _fingerprint(node: onnx.NodeProto) -> bytes:
@@ -112,7 +109,7 @@ def _source_file(metadata: ExportMetadata, source: LoadedModel) -> Check:
 def _original_nodes(proto: onnx.ModelProto, source: LoadedModel) -> Check:
     name = "original nodes"
     before = list(map(_fingerprint, inlined(source.model).graph.node))
-    kept = [_fingerprint(n) for n in proto.graph.node if not _is_ours(n)]
+    kept = [_fingerprint(n) for n in proto.graph.node if not is_added_node(n)]
     if before == kept:
         return Check(name, True, f"all {len(before)} are unchanged and in order")
     lost = sum((Counter(before) - Counter(kept)).values())
@@ -124,11 +121,12 @@ def _original_nodes(proto: onnx.ModelProto, source: LoadedModel) -> Check:
 def _names(proto: onnx.ModelProto, metadata: ExportMetadata, source: LoadedModel | None) -> Check:
     problems = []
     outputs = [output.name for output in proto.graph.output]
-    if tuple(outputs[-len(ADDED_OUTPUTS) :]) != ADDED_OUTPUTS:
-        problems.append(f"the last outputs are not {', '.join(ADDED_OUTPUTS)}")
+    added = len(metadata.outputs)
+    if outputs[-added:] != metadata.outputs:
+        problems.append(f"the last outputs are not {', '.join(metadata.outputs)}")
     if source is not None:
         expected = _signature(source.model.graph.output)
-        if _signature(proto.graph.output)[: -len(ADDED_OUTPUTS)] != expected:
+        if _signature(proto.graph.output)[:-added] != expected:
             problems.append("the original outputs changed in name, order or type")
         if _required_inputs(proto) != _required_inputs(source.model):
             problems.append("the original inputs changed in name, order or type")
@@ -145,7 +143,7 @@ def _signature(values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, int]]:
 
 
 def _required_inputs(model: onnx.ModelProto) -> list[tuple[str, int]]:
-    defaults = {tensor.name for tensor in model.graph.initializer} | {CLASS_INPUT}
+    defaults = {tensor.name for tensor in model.graph.initializer} | {*SEED_INPUTS}
     return [i for i in _signature(model.graph.input) if i[0] not in defaults]
 
 

@@ -1,0 +1,56 @@
+"""What methods see of the model where they run it again: the head behind A, or all of it.
+
+Flows in: changed activations or images. Flows out: scores y of the class that is explained. The
+loader implements both (`onnx_gradcam.runtime.reruns`); methods only know these protocols.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_gradcam.cam.components import Maps
+
+Rows = NDArray[np.intp]
+"""int ``(M,)``: which image of the batch each of M changed ones comes from."""
+
+
+class HeadRuns(Protocol):
+    """The layers between A and the score, for the N images of a batch.
+
+    Attributes:
+        scores: float32 ``(N,)``, y of the class that is explained, before softmax, unchanged.
+        has_other_rows: whether A has rows without a place (class and register tokens); they keep
+            the values that they have in the image.
+    """
+
+    scores: NDArray[np.float32]
+    has_other_rows: bool
+
+    def __call__(self, activations: Maps, rows: Rows) -> NDArray[np.float32]:
+        """Return y, float32 ``(M,)``, for changed activations ``(M, C, *spatial)``."""
+        ...
+
+
+class ModelRuns(Protocol):
+    """The whole model, for the N images of a batch.
+
+    Attributes:
+        images: float32 ``(N, channels, *size)``, channels first whatever the model's own layout.
+        classes: int64 ``(N,)``, what is explained.
+        scores: float32 ``(N, K)``, y of all classes, before softmax, unchanged.
+    """
+
+    images: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __call__(self, images: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+        """Return y of all classes, float32 ``(M, K)``, for changed images of the same size."""
+        ...
+
+    def explain(self, images: NDArray[np.float32], rows: Rows) -> tuple[Maps, Maps]:
+        """Return A and G, ``(M, C, *spatial)``, of changed images, for the class explained."""
+        ...
