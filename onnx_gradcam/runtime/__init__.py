@@ -6,7 +6,8 @@ onnxruntime; cv2 is imported when the first photo is decoded or resized.
 
 from onnx_gradcam.runtime.explainer import Explainer, load
 from onnx_gradcam.runtime.explanation import Explanation
+from onnx_gradcam.runtime.options import ExplainOptions
 from onnx_gradcam.runtime.photo import read_photo
 from onnx_gradcam.runtime.preprocess import CropGeometry
 
-__all__ = ["CropGeometry", "Explainer", "Explanation", "load", "read_photo"]
+__all__ = ["CropGeometry", "ExplainOptions", "Explainer", "Explanation", "load", "read_photo"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,7 @@ from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput
+from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.session import ModelSource, Options, open_session
@@ -157,11 +158,7 @@ class Explainer:
         x: ArrayLike,
         classes: ClassIds | None = None,
         method: str = "gradcam",
-        *,
-        eigen_smooth: bool = False,
-        aug_smooth: bool = False,
-        seed: int = 0,
-        extra_inputs: Values | None = None,
+        **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for a batch of images.
 
@@ -172,12 +169,7 @@ class Explainer:
                 sequence of one per image, or None for the highest score of each image (for the
                 fixed class of a file exported with ``--class-input fixed:K``).
             method: name of the CAM method, one of `methods`.
-            eigen_smooth: take the first principal component of the map's summands over the
-                channels instead of their sum: less noise.
-            aug_smooth: average the heat maps of six versions of each image (mirrored, and
-                multiplied by 0.9, 1, 1.1); runs the session six times.
-            seed: of a method that draws at random.
-            extra_inputs: values for the model's other inputs, by name.
+            options: see `ExplainOptions`.
 
         Raises:
             ClassNotFoundError: class index out of range, or an unknown label.
@@ -185,21 +177,17 @@ class Explainer:
                 unknown method, or one that cannot be smoothed as asked.
             UnsupportedModelError: a method that the file cannot serve.
         """
-        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
+        how = self._how(method, options)
         batch = self.image_input.fit(x)
         chosen = self._classes.per_image(classes, len(batch))
-        return self._explain(batch, chosen, how, extra_inputs)
+        return self._explain(batch, chosen, how, options.get("extra_inputs"))
 
     def explain_classes(
         self,
         x: ArrayLike,
         classes: ClassIds | None = None,
         method: str = "gradcam",
-        *,
-        eigen_smooth: bool = False,
-        aug_smooth: bool = False,
-        seed: int = 0,
-        extra_inputs: Values | None = None,
+        **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for one or several classes of one prepared image.
 
@@ -207,35 +195,25 @@ class Explainer:
             x: the image as in `explain`, with a batch axis of one or without.
             classes: one class or a sequence of them; None for the highest score.
             method: name of the CAM method.
-            eigen_smooth: as in `explain`.
-            aug_smooth: as in `explain`.
-            seed: as in `explain`.
-            extra_inputs: values for the model's other inputs, by name.
+            options: see `ExplainOptions`.
 
         Raises:
             ClassNotFoundError: class index out of range, or an unknown label.
             UsageError: not one image, or what `explain` refuses.
             UnsupportedModelError: a method that the file cannot serve.
         """
-        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
+        how = self._how(method, options)
         image = self.image_input.fit(x)
         if len(image) != 1:
             raise UsageError(f"{len(image)} images; explain takes several")
-        chosen = self._classes.several(classes)
-        batch = np.repeat(image, len(chosen), axis=0)
-        extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
-        return self._explain(batch, chosen, how, extra)
+        return self._explain_each(image, classes, how, options)
 
     def explain_image(
         self,
         photo: PhotoSource,
         classes: ClassIds | None = None,
         method: str = "gradcam",
-        *,
-        eigen_smooth: bool = False,
-        aug_smooth: bool = False,
-        seed: int = 0,
-        extra_inputs: Values | None = None,
+        **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for one or several classes of one photo.
 
@@ -247,10 +225,7 @@ class Explainer:
             photo: path, encoded bytes, or a uint8 RGB array ``(H, W, 3)``.
             classes: one class or a sequence of them, as in `explain`; None for the highest score.
             method: name of the CAM method.
-            eigen_smooth: as in `explain`.
-            aug_smooth: as in `explain`.
-            seed: as in `explain`.
-            extra_inputs: values for the model's other inputs, by name.
+            options: see `ExplainOptions`.
 
         Raises:
             ImageError: not an image.
@@ -259,7 +234,7 @@ class Explainer:
                 `explain` refuses.
             UnsupportedModelError: a method that the file cannot serve.
         """
-        how = How(method, eigen_smooth, aug_smooth, seed).checked(self.image_input)
+        how = self._how(method, options)
         if self.preprocessing is None:
             raise UsageError(
                 "the file holds no preprocessing for photos; export the model again with"
@@ -270,16 +245,34 @@ class Explainer:
                 f"the model takes no photos but {self.image_input.describe()}; prepare the array"
                 " and use explain"
             )
-        chosen = self._classes.several(classes)
         pixels = read_photo(photo)
         image, geometry = preprocess(
             pixels, self.preprocessing, self.image_input.layout, self.image_input.dtype
         )
         if not self.image_input.has_channels:
             image = _without_channels(image, self.image_input)
-        batch = np.repeat(self.image_input.fit(image), len(chosen), axis=0)
-        extra = self.extra_inputs.for_each_class(extra_inputs or {}, len(chosen))
-        return self._explain(batch, chosen, how, extra, photo=pixels, geometry=geometry)
+        fitted = self.image_input.fit(image)
+        return self._explain_each(fitted, classes, how, options, photo=pixels, geometry=geometry)
+
+    def _how(self, method: str, options: ExplainOptions) -> How:
+        checked_names(options)
+        smooth = options.get("eigen_smooth", False), options.get("aug_smooth", False)
+        return How(method, *smooth, options.get("seed", 0)).checked(self.image_input)
+
+    def _explain_each(
+        self,
+        image: NDArray[Any],
+        classes: ClassIds | None,
+        how: How,
+        options: ExplainOptions,
+        **photo: Any,
+    ) -> Explanation:
+        """Return the explanation of each of the classes of one image ``(1, ...)``."""
+        chosen = self._classes.several(classes)
+        batch = np.repeat(image, len(chosen), axis=0)
+        given = options.get("extra_inputs") or {}
+        extra = self.extra_inputs.for_each_class(given, len(chosen))
+        return self._explain(batch, chosen, how, extra, **photo)
 
     def _explain(
         self,

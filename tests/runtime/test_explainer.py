@@ -284,3 +284,8 @@ def test_a_photo_that_the_recipe_does_not_bring_to_size() -> None:
     explainer = load(contract_model(preprocessing=recipe), device="cpu")
     with pytest.raises(UsageError, match=re.escape("(3, 40, 60) does not fit")):
         explainer.explain_image(photo())
+
+
+def test_an_option_of_another_name_is_refused(explainer: Explainer) -> None:
+    with pytest.raises(TypeError, match=r"no option 'eigen_smoth'; did you mean 'eigen_smooth'"):
+        explainer.explain(images(1), eigen_smoth=True)  # type: ignore[call-arg]
