@@ -126,6 +126,15 @@ class ExportMetadata:
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
         outputs: names of the added outputs, in order.
+        objective: what y is, e.g. ``class``; see docs/objectives.md.
+        seed_inputs: names of what says which y: inputs, but for a class fixed at export.
+        several: whether there are T classes per image, on a second axis.
+        places: axes of `score_tensor` over which a class has a score each.
+        channels: number of channels on `class_axis`.
+        first_channel: index of class 0 there.
+        output_axis: axis of the classes in `score_output` where that has places, None where it
+            has none.
+        output_channel: index of class 0 there.
         contract_version: version of this contract.
     """
 
@@ -152,12 +161,26 @@ class ExportMetadata:
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=lambda: list(ADDED_OUTPUTS))
+    objective: str = "class"
+    seed_inputs: list[str] = field(default_factory=lambda: [CLASS_INPUT])
+    several: bool = False
+    places: list[int] = field(default_factory=list)
+    channels: int = 0
+    first_channel: int = 0
+    output_axis: int | None = None
+    output_channel: int = 0
     contract_version: int = CONTRACT_VERSION
 
     @property
     def spatial_axes(self) -> int:
         """The number of spatial axes of the target, and so of the image."""
         return len(self.token_grid) if self.token_grid else len(self.target_layout) - 2
+
+    @property
+    def fed_inputs(self) -> list[str]:
+        """The added inputs."""
+        fixed = self.class_input.startswith("fixed")
+        return [name for name in self.seed_inputs if not (fixed and name == CLASS_INPUT)]
 
     def to_props(self) -> dict[str, str]:
         """Return ``metadata_props`` entries, sorted by key, values as JSON."""

@@ -16,7 +16,6 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
-    CLASS_INPUT,
     GRADIENTS_OUTPUT,
     METADATA_PREFIX,
     ExportMetadata,
@@ -28,9 +27,6 @@ from onnx_gradcam.export.shapes.declarations import mend_declarations
 from onnx_gradcam.export.shapes.sizes import is_invented
 from onnx_gradcam.export.target_layer import Layer
 from onnx_gradcam.gradients.emitter import TO_THE_END, Dim, Emitter
-
-BATCH = "cam_batch"
-"""Symbolic first size of an added input: the batch size or one."""
 
 OVERRIDABLE_SINCE_IR = 4
 """From this IR version on an input may have an initializer as its default value."""
@@ -79,14 +75,6 @@ class AddedOutput:
     shape: Sequence[Dim]
 
 
-def class_inputs(class_input: ClassInput) -> list[AddedInput]:
-    """Return ``cam_class`` as an input; none where the class is fixed."""
-    if class_input.fixed is not None:
-        return []
-    default = np.array([-1], np.int64) if class_input.mode == "optional" else None
-    return [AddedInput(CLASS_INPUT, TensorProto.INT64, [BATCH], default)]
-
-
 def refuse_exported(model: ModelProto) -> None:
     """Refuse a model that carries an explanation already, or whose names collide with ours.
 
@@ -120,9 +108,11 @@ def emit_activations(emit: Emitter, graph: Graph, layer: Layer) -> str:
     return _channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT, copy)
 
 
-def emit_gradients(emit: Emitter, gradient: str, layer: Layer) -> str:
-    """Emit dL/dA, channels first, as the gradients output."""
-    return _channels_first(emit, gradient, layer, GRADIENTS_OUTPUT)
+def emit_gradients(
+    emit: Emitter, gradient: str, layer: Layer, output: str = GRADIENTS_OUTPUT
+) -> str:
+    """Emit dL/dA, channels first, as the gradients output or under another name."""
+    return _channels_first(emit, gradient, layer, output)
 
 
 def _channels_first(
@@ -252,8 +242,8 @@ def _raise_ir(model: ModelProto) -> str:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return (
-        f"IR version raised from {former} to {OVERRIDABLE_SINCE_IR}: before that {CLASS_INPUT}"
-        " cannot be optional; --class-input required or fixed:K keeps the version"
+        f"IR version raised from {former} to {OVERRIDABLE_SINCE_IR}: before that"
+        " an added input cannot be optional; --class-input required or fixed:K keeps the version"
     )
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from onnx_gradcam import __version__
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
+    BOXES_OUTPUT,
     CLASSES_OUTPUT,
     GRADIENTS_OUTPUT,
     PREFIX,
+    SCORE_OUTPUT,
     ExportMetadata,
 )
 from onnx_gradcam.errors import (
@@ -33,7 +34,6 @@ from onnx_gradcam.export.attach import (
     AddedOutput,
     ClassInput,
     attach,
-    class_inputs,
     emit_activations,
     emit_gradients,
     output_shape,
@@ -46,6 +46,7 @@ from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
+from onnx_gradcam.export.objective import Objective, check_objective, parse_channels
 from onnx_gradcam.export.precision import (
     compute_again,
     float32_view,
@@ -54,7 +55,16 @@ from onnx_gradcam.export.precision import (
 )
 from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.report import ExportReport
-from onnx_gradcam.export.score import Score, emit_seed, find_score
+from onnx_gradcam.export.score import Score
+from onnx_gradcam.export.score_map import find_objective
+from onnx_gradcam.export.seed import Seed, emit_seed
+from onnx_gradcam.export.seed_inputs import SEVERAL, declare_inputs, seed_inputs
+from onnx_gradcam.export.several import (
+    ONE_GRADIENT,
+    check_several,
+    one_seed,
+    repeat_for_seeds,
+)
 from onnx_gradcam.export.tail import Tail, cut_tail
 from onnx_gradcam.export.target_layer import Layer, choose_layer, nearest_layer
 from onnx_gradcam.export.verification.report import VerificationReport
@@ -77,6 +87,11 @@ def export_model(
     image_input: str | None = None,
     gradient_builder: str = "auto",
     class_input: str = "optional",
+    objective: str = "class",
+    weights: bool = False,
+    several: bool = False,
+    class_axis: int | None = None,
+    class_channels: str | Sequence[int | None] | None = None,
     preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
     labels: Sequence[str] | str | Path | None = None,
     force: bool = False,
@@ -97,6 +112,12 @@ def export_model(
         image_input: the input to explain; None takes the first one that looks like an image.
         gradient_builder: ``auto``, ``onnxruntime-training`` or ``reverse``.
         class_input: ``optional``, ``required`` or ``fixed:K``.
+        objective: what y is, one of `objective.KINDS`: ``class``, ``softmax``, ``sigmoid``,
+            ``binary``, ``segmentation``, ``detection``, ``similarity``.
+        weights: also take ``cam_weights``: any weighted sum over the classes.
+        several: take T classes per image and give T gradients from one run of the backbone.
+        class_axis: axis of the classes in the score of a segmenter or detector; None finds it.
+        class_channels: which channels of a detector's score are classes, ``4:`` or ``(5, 85)``.
         preprocess: preset name, JSON file, mapping or recipe, stored in the file.
         labels: class names, or a text file with one per line, stored in the file.
         force: replace an existing output.
@@ -113,12 +134,18 @@ def export_model(
     """
     recipe = resolve_preprocessing(preprocess)
     mode = ClassInput.parse(class_input)
+    asked = check_objective(
+        Objective(objective, weights, several, class_axis, parse_channels(class_channels)),
+        class_input,
+    )
     status = check_builder(gradient_builder)
     source_path = Path(model) if isinstance(model, (str, Path)) else None
     check_output(output, force, source=source_path)
     loaded = load_model(model)
     graph = _checked_graph(loaded)
-    scores = find_score(graph, score)
+    if several:
+        check_several(graph.opset())
+    scores = find_objective(graph, score, asked)
     _check_class(mode, scores)
     image = choose_image(graph, scores, image_input)
     target = choose_layer(graph, image, scores, layer)
@@ -132,6 +159,7 @@ def export_model(
         target=target,
         tail=cut_tail(forward, target.tensor, scores.tensor),
         class_input=mode,
+        objective=asked,
         preprocessing=recipe,
         labels=_read_labels(labels, scores),
         source=source_path,
@@ -173,6 +201,7 @@ class _Job:
     target: Layer
     tail: Tail
     class_input: ClassInput
+    objective: Objective
     preprocessing: Preprocessing | None
     labels: list[str] | None
     source: Path | None
@@ -189,24 +218,25 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
         _UnprovenError: the verification failed.
     """
     graph, target, scores = job.graph, job.target, job.scores
-    classes: list[str] = []
+    seeds: list[Seed] = []
 
     def seeded_emitter() -> tuple[Emitter, str]:
         emit = gradient_emitter(job.forward, PREFIX)
         emit.nodes.extend(graph.expansion_nodes)
         emit.initializers.extend(graph.expansion_initializers)
         emit_activations(emit, graph, target)
-        seed = emit_seed(emit, scores, job.class_input.fixed)
-        classes[:] = [seed.classes]
+        declare_inputs(emit, job.objective)
+        seed = emit_seed(emit, scores, job.class_input.fixed, job.objective)
+        seeds[:] = [seed]
         compute_again(emit, job.tail)
-        return emit, seed.seed
+        return emit, one_seed(emit, seed) if job.objective.several else seed.seed
 
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
-    emit_gradients(built.emit, built.gradient, target)
-    built.emit.node("Identity", classes, output=CLASSES_OUTPUT)
-    outputs = _outputs(job, built.emit)
+    (seed,) = seeds
+    _emit_results(job, built, seed)
+    outputs = _outputs(job, built.emit, seed)
+    inputs = seed_inputs(job.objective, job.class_input, scores, graph)
     metadata = _metadata(job, built, [output.name for output in outputs])
-    inputs = class_inputs(job.class_input)
     exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
     verification = None
     with staged_model(
@@ -263,12 +293,35 @@ def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
         )
 
 
-def _outputs(job: _Job, emit: Emitter) -> list[AddedOutput]:
+def _emit_results(job: _Job, built: Built, seed: Seed) -> None:
+    """Emit the gradient and what it is the gradient of, as outputs."""
+    emit = built.emit
+    if job.objective.several:
+        emit_gradients(emit, built.gradient, job.target, ONE_GRADIENT)
+        repeat_for_seeds(emit, seed.seed, {ONE_GRADIENT: GRADIENTS_OUTPUT})
+    else:
+        emit_gradients(emit, built.gradient, job.target)
+    for name, output in _described(seed).items():
+        emit.node("Identity", [name], output=output)
+
+
+def _described(seed: Seed) -> dict[str, str]:
+    """Return what is said of the seed: tensor -> output."""
+    outputs = {CLASSES_OUTPUT: seed.classes, SCORE_OUTPUT: seed.score, BOXES_OUTPUT: seed.boxes}
+    return {name: output for output, name in outputs.items() if name}
+
+
+def _outputs(job: _Job, emit: Emitter, seed: Seed) -> list[AddedOutput]:
     """Return the added outputs, in order."""
     dtype = emit.dtype(job.target.tensor)
     shape = output_shape(job.graph, job.target, job.image)
-    maps = [AddedOutput(name, dtype, shape) for name in (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT)]
-    return [*maps, AddedOutput(CLASSES_OUTPUT, TensorProto.INT64, shape[:1])]
+    several = [SEVERAL] if job.objective.several else []
+    of_image = [*shape[:1], *several]
+    return [
+        AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
+        AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
+        *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
+    ]
 
 
 def _metadata(job: _Job, built: Built, outputs: list[str]) -> ExportMetadata:
@@ -299,6 +352,14 @@ def _metadata(job: _Job, built: Built, outputs: list[str]) -> ExportMetadata:
         labels=job.labels,
         straight_through=straight_through(job.tail.nodes),
         outputs=outputs,
+        objective=job.objective.kind,
+        seed_inputs=list(job.objective.inputs),
+        several=job.objective.several,
+        places=list(job.scores.places),
+        channels=job.scores.channels,
+        first_channel=job.scores.first_channel,
+        output_axis=job.scores.output_axis,
+        output_channel=job.scores.output_channel,
     )
 
 

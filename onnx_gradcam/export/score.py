@@ -1,30 +1,20 @@
-"""The score y^c: which tensor holds it, which axis the classes are on, and the seed dL/dy.
+"""The score y^c: which tensor holds it, and which axis the classes are on.
 
-In: the graph and, optionally, a name. Out: `Score`, and the nodes that turn ``cam_class`` into
-the one-hot seed of the gradient and into the class that is really explained.
+In: the graph and, optionally, a name. Out: `Score`; `seed` differentiates it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from onnx import TensorProto
-
-from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import ScoreNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.quantized.score import (
-    Ranking,
-    before_quantization,
-    emit_ranking,
-    is_quantized,
-)
+from onnx_gradcam.export.quantized.score import Ranking, before_quantization, is_quantized
 from onnx_gradcam.export.shapes.sizes import is_invented
 from onnx_gradcam.export.zip_map import before_zip_map, is_zip_map
-from onnx_gradcam.gradients.emitter import Dim, Emitter
+from onnx_gradcam.gradients.emitter import Dim
 
-_ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+ACTIVATIONS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 
 _LOOKED_THROUGH = frozenset(
     {
@@ -50,11 +40,17 @@ class Score:
         tensor: the tensor that is differentiated: before a final Softmax, LogSoftmax or Sigmoid,
             and before a QuantizeLinear.
         output: the graph output it belongs to (equal to `tensor` when nothing follows it).
-        class_axis: axis of the classes in `tensor`; every other axis but the first has size one.
+        class_axis: axis of the classes in `tensor`; axes that are neither this, the first, nor in
+            `places` have size one.
         num_classes: number of classes K.
         rank: number of axes of `tensor`.
         activation: the final activation that was skipped, ``""`` for none.
         ranking: where ranks are read, None for `tensor` itself.
+        places: axes over which a class has a score each: a map, or a list of boxes.
+        first_channel: index of class 0 on the class axis.
+        channels: number of channels on that axis, 0 for as many as classes.
+        output_axis: axis of the classes in `output`, None where that has none.
+        output_channel: index of class 0 there.
     """
 
     tensor: str
@@ -64,6 +60,11 @@ class Score:
     rank: int
     activation: str = ""
     ranking: Ranking | None = None
+    places: tuple[int, ...] = ()
+    first_channel: int = 0
+    channels: int = 0
+    output_axis: int | None = None
+    output_channel: int = 0
 
 
 def find_score(graph: Graph, name: str | None = None) -> Score:
@@ -102,6 +103,16 @@ def find_score(graph: Graph, name: str | None = None) -> Score:
 def _named_score(graph: Graph, name: str) -> Score:
     if name in graph.outputs:
         return _score_of_output(graph, name)
+    return _score(graph, name, output_of(graph, name), "")
+
+
+def output_of(graph: Graph, name: str) -> str:
+    """Return the output that depends on a tensor.
+
+    Raises:
+        ScoreNotFoundError: no tensor of that name.
+        UnsupportedModelError: no output depends on it.
+    """
     if name not in graph.producer:
         known = [*graph.outputs, *graph.producer]
         raise ScoreNotFoundError(f"no output or tensor {name!r}{nearest_names(name, known)}")
@@ -109,7 +120,7 @@ def _named_score(graph: Graph, name: str) -> Score:
     output = next((o for o in graph.outputs if o in reachable), None)
     if output is None:
         raise UnsupportedModelError(f"no output of the model depends on the score {name!r}")
-    return _score(graph, name, output, "")
+    return output
 
 
 def _score_of_output(graph: Graph, output: str) -> Score:
@@ -118,7 +129,7 @@ def _score_of_output(graph: Graph, output: str) -> Score:
         node = graph.nodes[graph.producer[tensor]]
         if node.domain not in {"", "ai.onnx"}:
             break
-        if node.op_type in _ACTIVATIONS:
+        if node.op_type in ACTIVATIONS:
             return _score(graph, node.input[0], output, node.op_type)
         if node.op_type not in _LOOKED_THROUGH:
             break
@@ -165,75 +176,3 @@ def _with_batch_axis(graph: Graph, tensor: str) -> str:
 def format_shape(shape: tuple[Dim, ...]) -> str:
     """Return ``(N, 3, 224, 224)`` for messages, ``?`` for what is unknown."""
     return "(" + ", ".join("?" if is_invented(d) else str(d) for d in shape) + ")"
-
-
-@dataclass(frozen=True)
-class Seed:
-    """Names of the tensors that start the backward pass.
-
-    Attributes:
-        seed: dL/d(score tensor), one-hot, in the shape of the score tensor.
-        classes: int64 ``(N,)``, the class that is explained per image.
-    """
-
-    seed: str
-    classes: str
-
-
-def emit_seed(emit: Emitter, score: Score, fixed_class: int | None) -> Seed:
-    """Emit class resolution and the one-hot seed.
-
-    ``-k`` stands for the k-th highest score (ties: the lower index first, as TopK orders them).
-    Written with comparisons and sums only, which every execution provider has.
-
-    Args:
-        emit: where to write nodes.
-        score: the score.
-        fixed_class: the class when it is fixed at export, else None: it is read from `cam_class`.
-    """
-    count = score.num_classes
-    with emit.scope("class"):
-        scores = score.tensor if score.ranking is None else emit_ranking(emit, score.ranking)
-        if score.rank > 2 or score.ranking is not None:
-            scores = emit.reshape(scores, [-1, count])
-        chosen = emit.ints([fixed_class]) if fixed_class is not None else CLASS_INPUT
-        classes = _resolve_classes(emit, scores, chosen, count)
-        column = emit.unsqueeze(classes, [1])
-        hit = emit.node("Equal", [column, emit.ints(range(count))], hint="one_hot")
-        seed = emit.node(
-            "Cast", [hit], hint="seed", to=emit.dtype(score.tensor), dtype=emit.dtype(score.tensor)
-        )
-        if score.rank > 2:
-            sizes = [1] * score.rank
-            sizes[0], sizes[score.class_axis] = -1, count
-            seed = emit.reshape(seed, sizes)
-    return Seed(seed, classes)
-
-
-def _resolve_classes(emit: Emitter, scores: str, chosen: str, count: int) -> str:
-    """Return the class per image, int64 ``(N,)``, from indices and negative ranks."""
-    # int64 comparisons came with opset 9 (Less) and arithmetic is safe before and after
-    ranking = _ranked_classes(emit, scores, count)
-    one = emit.ints([1])
-    rank = emit.node("Sub", [emit.node("Sub", [emit.ints([0]), chosen]), one], hint="rank")
-    column = emit.unsqueeze(rank, [1])
-    at_rank = emit.cast(emit.node("Equal", [column, emit.ints(range(count))]), TensorProto.INT64)
-    by_rank = emit.reduce_sum(emit.node("Mul", [ranking, at_rank]), [1], keepdims=False)
-    as_float = emit.cast(chosen, TensorProto.FLOAT)
-    zero = emit.constant(np.zeros(1, dtype=np.float32))
-    negative = emit.cast(emit.node("Less", [as_float, zero]), TensorProto.INT64)
-    kept = emit.node("Mul", [chosen, emit.node("Sub", [one, negative])])
-    return emit.node("Add", [emit.node("Mul", [by_rank, negative]), kept], hint="classes")
-
-
-def _ranked_classes(emit: Emitter, scores: str, count: int) -> str:
-    """Return the class indices by falling score, int64 ``(N, K)``."""
-    if emit.opset >= 10:
-        inputs, attributes = [scores, emit.ints([count])], {}
-    else:
-        inputs, attributes = [scores], {"k": count}
-    if emit.opset < 11 and emit.dtype(scores) == TensorProto.DOUBLE:
-        inputs[0] = emit.cast(scores, TensorProto.FLOAT)
-    _, indices = emit.nodes_with_outputs("TopK", inputs, 2, axis=1, **attributes)
-    emit.declare(indices, TensorProto.INT64)
-    return indices

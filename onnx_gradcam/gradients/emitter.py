@@ -287,6 +287,10 @@ class Emitter:
         """Return the mean over `axes`."""
         return self._reduce("ReduceMean", 18, x, axes, keepdims)
 
+    def reduce_max(self, x: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Return the largest value over `axes`."""
+        return self._reduce("ReduceMax", 18, x, axes, keepdims)
+
     # -- shapes ------------------------------------------------------------------------------
 
     def shape_tensor(self, x: str) -> str:

@@ -8,7 +8,8 @@ from onnx import ModelProto, TensorProto, helper, parser
 from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import ScoreNotFoundError, UnsupportedModelError
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.score import Score, emit_seed, find_score, format_shape
+from onnx_gradcam.export.score import Score, find_score, format_shape
+from onnx_gradcam.export.seed import emit_seed
 from onnx_gradcam.gradients.emitter import Emitter, TensorType
 
 HEAD = "pooled = GlobalAveragePool(image)\n flat = Flatten(pooled)\n"

@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.contract import ACTIVATIONS_OUTPUT, CLASSES_OUTPUT, GRADIENTS_OUTPUT
+from onnx_gradcam.contract import (
+    ACTIVATIONS_OUTPUT,
+    ADDED_OUTPUTS,
+    CLASS_INPUT,
+    CLASSES_OUTPUT,
+    GRADIENTS_OUTPUT,
+)
 from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.quantized.score import quantized_rows
 from onnx_gradcam.export.sessions import open_session
@@ -22,6 +28,7 @@ from onnx_gradcam.export.verification.central_differences import (
     Agreement,
     compare,
 )
+from onnx_gradcam.export.verification.claims import Asked, ask
 from onnx_gradcam.export.verification.compare_outputs import compare_outputs
 from onnx_gradcam.export.verification.probe_inputs import has_open_batch
 from onnx_gradcam.export.verification.report import Check
@@ -90,7 +97,10 @@ def check_explanation(
     function.measure(values)
     yield _activations(function, values, unoptimised)
     rows = function.rows(values[meta.score_tensor])
-    yield _classes(subject, session, *quantized_rows(function.graph, meta.score_tensor, rows))
+    if meta.objective == "class":
+        yield _classes(subject, session, *quantized_rows(function.graph, meta.score_tensor, rows))
+    if meta.several:
+        yield _several(subject, session, rows)
     if meta.straight_through:  # a rounding that falls otherwise when optimised bends the gradient
         with_roundings = session_of(subject.exported, optimise=False)
         yield _straight_through(subject, _gradient(subject, with_roundings, probe, function))
@@ -120,6 +130,30 @@ def _activations(
     return Check("activations", difference.identical or rounded, detail, difference.relative)
 
 
+def _several(subject: Subject, session: Any, rows: Array) -> Check:
+    """Check that several classes in one run give what each gives alone."""
+    name = "several classes"
+    feeds = subject.inputs()
+    found = run(session, feeds | subject.class_feed(None))
+    worst, count = 0.0, min(3, subject.metadata.num_classes)
+    if CLASS_INPUT not in subject.metadata.fed_inputs:
+        return Check(name, True, f"{len(found[CLASSES_OUTPUT])} images: one at a time")
+    ranks = np.broadcast_to(-1 - np.arange(count), (len(rows), count))
+    together = run(session, feeds | subject.class_feed(None) | {CLASS_INPUT: ranks})
+    for index in range(count):
+        alone = subject.explain(session, feeds, {CLASS_INPUT: ranks[:, index]})
+        differences = compare_outputs(
+            {GRADIENTS_OUTPUT: alone[GRADIENTS_OUTPUT]},
+            {GRADIENTS_OUTPUT: together[GRADIENTS_OUTPUT][:, index]},
+        )
+        same = np.array_equal(alone[CLASSES_OUTPUT], together[CLASSES_OUTPUT][:, index])
+        if not same or differences[0].note:
+            return Check(name, False, f"rank {index + 1} is not what it is alone")
+        worst = max(worst, differences[0].relative)
+    detail = f"{count} in one run and one by one: {worst:.1e} apart"
+    return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
+
+
 def _straight_through(subject: Subject, check: Check) -> Check:
     """Say what was measured: the model itself has no derivative where it rounds."""
     operators = ", ".join(subject.metadata.straight_through)
@@ -144,7 +178,8 @@ def _classes(subject: Subject, session: Any, scores: Array, step: float) -> Chec
     problems = []
 
     def explained(classes: Sequence[int] | None) -> dict[str, Array]:
-        return run(session, feeds | subject.class_feed(classes))
+        given = {} if classes is None else {CLASS_INPUT: np.asarray(classes, np.int64)}
+        return subject.explain(session, feeds, given)
 
     def expect_rank(found: Array, rank: int) -> None:
         if found.shape != (images,) or found.dtype != np.int64:
@@ -191,13 +226,20 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
         feeds = subject.inputs(attempt)
         values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
         scores = function.rows(values[function.score]).astype(np.float64)
-        unrounded, gradients, classes = _claims(subject, session, feeds, scores.shape[1])
+        places = [values[function.score].shape[axis] for axis in subject.metadata.places]
+        claims = ask(subject, session, feeds, scores, places)
+        if subject.metadata.outputs != list(ADDED_OUTPUTS):
+            problems = sorted({problem for claim in claims for problem in claim.problems()})
+            if problems:
+                return Check("score", False, "; ".join(problems)[:300])
+        unrounded = claims[0].found[ACTIVATIONS_OUTPUT]
+        gradients = [claim.found[GRADIENTS_OUTPUT].astype(np.float64) for claim in claims]
         function.set_point(values)
         activations = function.activations(values[function.target])
         if activations.dtype == np.float16 and unrounded.shape == activations.shape:
             activations = unrounded  # of the run whose gradients are looked at
             function.set_point(values, activations)
-        alone = function(0.0 * activations) + function.offset
+        alone = function.complete(function(0.0 * activations))
         (cut,) = compare_outputs({"scores": scores}, {"scores": alone})
         if cut.note or cut.relative > (ROUGH_CUT_TOLERANCE if function.rough else CUT_TOLERANCE):
             return Check(name, False, f"not a function of the layer and the input alone: {cut}")
@@ -208,11 +250,11 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
             )
         if not all(np.isfinite(g).all() for g in gradients):
             return Check(name, False, "holds NaN or infinite values")
-        found = compare(function, activations, gradients, classes, seed=subject.seed)
+        asked = Asked(subject.metadata, function, claims)
+        columns = [np.full(len(scores), column) for column in range(len(claims))]
+        found = compare(asked.of(function), activations, gradients, columns, seed=subject.seed)
         if not found.agrees:
-            return _gradient_check(
-                _second_opinion(function, activations, gradients, classes) or found
-            )
+            return _gradient_check(_second_opinion(asked, activations, gradients, columns) or found)
         if best is None or found.measured > best.measured:
             best = found
         if best.measured >= MEASURED_ENOUGH:
@@ -223,33 +265,18 @@ def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunctio
 
 
 def _second_opinion(
-    function: ScoreFunction, activations: Array, gradients: list[Array], classes: list[Array]
+    asked: Asked, activations: Array, gradients: list[Array], columns: list[Array]
 ) -> Agreement | None:
     """Return the comparison in float64 where it is possible and confirms the gradients.
 
     Behind many ReLUs and MaxPools float32 leaves no step between rounding and the next kink.
     """
-    precise = function.in_float64()
+    precise = asked.function.in_float64()
     if precise is None:
         return None
-    found = compare(precise, activations.astype(np.float64), gradients, classes, precise=True)
+    exact = asked.of(precise)
+    found = compare(exact, activations.astype(np.float64), gradients, columns, precise=True)
     return found if found.agrees and not found.lost else None
-
-
-def _claims(
-    subject: Subject, session: Any, feeds: Feeds, count: int
-) -> tuple[Array, list[Array], list[Array]]:
-    """Return A, and the gradients and classes of the default class and another one per image."""
-    runs = [run(session, feeds | subject.class_feed(None))]
-    if not subject.fixed and count > 1:
-        top = runs[0][CLASSES_OUTPUT]
-        other = (top + 1 + np.arange(len(top))) % count
-        runs.append(run(session, feeds | subject.class_feed(other)))
-    return (
-        runs[0][ACTIVATIONS_OUTPUT],
-        [found[GRADIENTS_OUTPUT].astype(np.float64) for found in runs],
-        [found[CLASSES_OUTPUT] for found in runs],
-    )
 
 
 def _gradient_check(found: Agreement) -> Check:
@@ -286,10 +313,11 @@ def _images_apart(subject: Subject, session: Any) -> Check:
     if subject.batch < 2 or not has_open_batch(subject.specs, image):
         return Check(name, True, f"batches of {subject.batch} only: nothing to compare")
     feeds = subject.inputs()
-    together = run(session, feeds | subject.class_feed(None))
+    together = subject.explain(session, feeds, {})
     worst = 0.0
     for index in range(subject.batch):
-        alone = run(session, _one_image(subject, feeds, index, together[CLASSES_OUTPUT][index]))
+        given = _same_class(subject, together[CLASSES_OUTPUT][index])
+        alone = subject.explain(session, _one_image(subject, feeds, index), given)
         whole, single = together[GRADIENTS_OUTPUT][index], alone[GRADIENTS_OUTPUT][0]
         difference = np.linalg.norm((whole - single).astype(np.float64))
         norm = max(np.linalg.norm(single.astype(np.float64)), np.finfo(np.float32).tiny)
@@ -298,9 +326,14 @@ def _images_apart(subject: Subject, session: Any) -> Check:
     return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
 
 
-def _one_image(subject: Subject, feeds: Feeds, index: int, chosen: int) -> Feeds:
+def _same_class(subject: Subject, chosen: int) -> Feeds:
+    asks = CLASS_INPUT in subject.metadata.fed_inputs
+    return {CLASS_INPUT: np.array([chosen], np.int64)} if asks else {}
+
+
+def _one_image(subject: Subject, feeds: Feeds, index: int) -> Feeds:
     """Return the inputs of one image; inputs of an open first axis have a row per image."""
-    single = {
+    return {
         spec.name: feeds[spec.name][index : index + 1]
         if spec.shape
         and not isinstance(spec.shape[0], int)
@@ -308,4 +341,3 @@ def _one_image(subject: Subject, feeds: Feeds, index: int, chosen: int) -> Feeds
         else feeds[spec.name]
         for spec in subject.specs
     }
-    return single | subject.class_feed([int(chosen)])

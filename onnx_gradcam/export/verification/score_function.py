@@ -107,14 +107,14 @@ class ScoreFunction:
             self._arrangement = self._arrangement.sized(values[self._arrangement.source].shape)
 
     def rows(self, scores: Array) -> Array:
-        """Return a score tensor as ``(N, K)``."""
-        moved = np.moveaxis(scores, self._class_axis, -1)
-        return moved.reshape(-1, moved.shape[-1])
+        """Return a score tensor as ``(N, K)``, or ``(N, K P)`` where there are P places."""
+        moved = np.moveaxis(scores, self._class_axis, 1)
+        return moved.reshape(len(moved), -1)
 
-    @property
-    def offset(self) -> Array:
-        """What calls leave out of every score, ``(K,)`` or ``(1,)``: the bias of the classifier."""
-        return self._offset
+    def complete(self, rows: Array) -> Array:
+        """Return rows with what calls leave out of them: the bias of the classifier."""
+        complete: Array = rows + np.repeat(self._offset, rows.shape[1] // self._offset.size)
+        return complete
 
     def activations(self, target: Array) -> Array:
         """Return a value of A as ``(N, C, *spatial)``."""
@@ -139,7 +139,7 @@ class ScoreFunction:
             self._session = open_session(self._build().SerializeToString(), optimise=True)
 
     def __call__(self, perturbation: Array) -> Array:
-        """Return the scores ``(N, K)``, less `offset`, at A plus a perturbation.
+        """Return the scores ``(N, K)``, less the bias (`complete`), at A plus a perturbation.
 
         Args:
             perturbation: ``(N, C, *spatial)``.

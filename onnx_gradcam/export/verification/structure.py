@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
-from onnx_gradcam.contract import CLASS_INPUT, PREFIX, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.contract import EMBEDDING_INPUT, PREFIX, SEED_INPUTS, ExportMetadata
 from onnx_gradcam.export.attach import is_added_node
 from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.files.model_file import LoadedModel, structural_problem
@@ -148,9 +148,12 @@ def _required_inputs(model: onnx.ModelProto) -> list[tuple[str, int]]:
 
 
 def _class_input_problems(proto: onnx.ModelProto, metadata: ExportMetadata) -> list[str]:
-    is_input = any(i.name == CLASS_INPUT for i in proto.graph.input)
-    has_default = any(t.name == CLASS_INPUT for t in proto.graph.initializer)
-    expected = {"optional": (True, True), "required": (True, False)}
-    if (is_input, has_default) == expected.get(metadata.class_input, (False, False)):
-        return []
-    return [f"{CLASS_INPUT} is not {metadata.class_input}, as the metadata says"]
+    inputs = {i.name for i in proto.graph.input}
+    defaults = {t.name for t in proto.graph.initializer}
+    problems = []
+    for name in SEED_INPUTS:
+        optional = metadata.class_input != "required" and name != EMBEDDING_INPUT
+        expected = (True, optional) if name in metadata.fed_inputs else (False, False)
+        if (name in inputs, name in defaults) != expected:
+            problems.append(f"{name} is not {metadata.class_input}, as the metadata says")
+    return problems

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from onnx_gradcam import bfloat16
-from onnx_gradcam.contract import CLASS_INPUT, ExportMetadata
+from onnx_gradcam.contract import (
+    BOX_INPUT,
+    BOXES_OUTPUT,
+    CLASS_INPUT,
+    CLASSES_OUTPUT,
+    EMBEDDING_INPUT,
+    GRADIENTS_OUTPUT,
+    MASK_INPUT,
+    SCORE_OUTPUT,
+    SEED_INPUTS,
+    WEIGHTS_INPUT,
+    ExportMetadata,
+)
 from onnx_gradcam.export.files.model_file import LoadedModel
 from onnx_gradcam.export.sessions import open_session
 from onnx_gradcam.export.verification.probe_inputs import (
@@ -32,7 +44,7 @@ class Subject:
         exported: the exported file.
         metadata: what it says about itself.
         reference: the original model, or the exported file itself where that is not at hand.
-        specs: the required inputs of the model, without ``cam_class``.
+        specs: the required inputs of the model, without those of y.
         shapes: a shape for each of them that the model runs with.
         given: values given by the caller, which replace random ones.
         seed: of random values.
@@ -67,15 +79,56 @@ class Subject:
 
     def class_feed(self, classes: Sequence[int] | Array | None) -> Feeds:
         """Return the feed for ``cam_class``; None asks for the default, the highest score."""
-        mode = self.metadata.class_input
-        if mode.startswith("fixed") or (classes is None and mode == "optional"):
-            return {}
-        return {CLASS_INPUT: np.asarray([-1] if classes is None else classes, np.int64)}
+        return self.seeds({} if classes is None else {CLASS_INPUT: np.asarray(classes, np.int64)})
+
+    def seeds(self, given: Feeds) -> Feeds:
+        """Return the feed of the inputs that say which y; those not given get their default.
+
+        Args:
+            given: values without the axis of several classes per image.
+        """
+        meta = self.metadata
+        every = {} if meta.class_input == "optional" else default_seeds(meta, self.seed)
+        known = {**every, **given}
+        with_embedding = default_seeds(meta, self.seed).get(EMBEDDING_INPUT)
+        if with_embedding is not None:
+            known.setdefault(EMBEDDING_INPUT, with_embedding)
+        return _with_class_axis(meta, known)
+
+    def explain(self, session: Any, feeds: Feeds, given: Feeds) -> dict[str, Array]:
+        """Return the outputs for one y per image."""
+        found = run(session, feeds | self.seeds(given))
+        if self.metadata.several:
+            for name in _WITH_CLASS_AXIS & set(found):
+                found[name] = found[name][:, 0]
+        return found
 
     @property
     def fixed(self) -> bool:
         """Whether the class was fixed at export."""
         return self.metadata.class_input.startswith("fixed")
+
+
+_WITH_CLASS_AXIS = {GRADIENTS_OUTPUT, CLASSES_OUTPUT, SCORE_OUTPUT, BOXES_OUTPUT}
+
+
+def default_seeds(meta: ExportMetadata, seed: int) -> Feeds:
+    """Return a value for each input that says which y, without the axis of several classes."""
+    embedding = np.random.default_rng(seed).standard_normal((1, meta.num_classes))
+    values = {
+        CLASS_INPUT: np.array([-1]),
+        WEIGHTS_INPUT: np.zeros((1, meta.num_classes), np.float32),
+        MASK_INPUT: np.zeros([1] * (1 + len(meta.places)), np.float32),
+        BOX_INPUT: np.array([-1]),
+        EMBEDDING_INPUT: embedding.astype(np.float32),
+    }
+    return {name: values[name] for name in meta.fed_inputs}
+
+
+def _with_class_axis(meta: ExportMetadata, seeds: Feeds) -> Feeds:
+    if not meta.several:
+        return seeds
+    return {n: value if n == MASK_INPUT else value[:, None] for n, value in seeds.items()}
 
 
 def session_of(model: LoadedModel, *, optimise: bool) -> Any:
@@ -101,7 +154,7 @@ def input_specs(session: Any, metadata: ExportMetadata) -> tuple[InputSpec, ...]
     return tuple(
         InputSpec(node.name, node.type, tuple(node.shape) or unknown.get(node.name, ()))
         for node in session.get_inputs()
-        if node.name != CLASS_INPUT
+        if node.name not in SEED_INPUTS
     )
 
 
@@ -116,8 +169,8 @@ def find_shapes(
     image = metadata.image_input
     if image not in {spec.name for spec in specs}:
         return f"the model has no input {image!r}, which the metadata names as the image"
-    required = metadata.class_input == "required" and CLASS_INPUT in input_names(session)
-    extra = {CLASS_INPUT: np.array([-1])} if required else {}
+    asked = _with_class_axis(metadata, default_seeds(metadata, seed))
+    extra = {name: value for name, value in asked.items() if name in input_names(session)}
     values = value_ranges(metadata.preprocessing)[0]
     problem = ""
     for batch in (2, 1) if has_open_batch(specs, image) else (1,):

@@ -56,7 +56,7 @@ def test_without_a_perturbation_it_gives_the_scores_of_the_model(
     function = function_of(model)
     values = run(with_outputs(model, function.needed), {"image": image})
     function.set_point(values)
-    found = function(np.zeros((2, 8, 5, 5))) + function.offset
+    found = function.complete(function(np.zeros((2, 8, 5, 5))))
     np.testing.assert_allclose(found, values["logits"], rtol=1e-5, atol=1e-6)
 
 
@@ -75,8 +75,8 @@ def test_a_bias_added_last_is_left_out(image: np.ndarray, last: str, offset: flo
     function.set_point(values)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     expected = np.broadcast_to(offset * weights["bias"], (6,))
-    np.testing.assert_allclose(np.broadcast_to(function.offset, (6,)), expected, rtol=1e-6)
-    found = function(np.zeros((2, 8, 5, 5))) + function.offset
+    np.testing.assert_allclose(function.complete(np.zeros((1, 6)))[0], expected, rtol=1e-6)
+    found = function.complete(function(np.zeros((2, 8, 5, 5))))
     np.testing.assert_allclose(found, values["logits"], rtol=1e-5, atol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_it_follows_a_perturbation(image: np.ndarray) -> None:
     flat = (moved / (1 + np.exp(-moved))).reshape(2, -1)
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     expected = flat @ weights["weight"] + weights["bias"]
-    found = function(change) + function.offset
+    found = function.complete(function(change))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_half_precision_is_evaluated_in_float32(image: np.ndarray) -> None:
     function.set_point(values)
     found = function(np.zeros((2, 8, 5, 5)))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found + function.offset, values["logits"], rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(function.complete(found), values["logits"], rtol=2e-2, atol=2e-2)
 
 
 def test_scores_with_axes_of_size_one_become_rows(image: np.ndarray) -> None:

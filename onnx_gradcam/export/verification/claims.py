@@ -1,0 +1,72 @@
+"""Ask an exported file for several y, and see each as a function of a perturbation of A.
+
+In: the running file. Out: `Claim`s with what the file gave, and the score function with one column
+for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnx_gradcam.contract import MASK_INPUT, ExportMetadata
+from onnx_gradcam.export.verification.objective import Claim, as_scores, claim_of, questions
+from onnx_gradcam.export.verification.score_function import ScoreFunction
+from onnx_gradcam.export.verification.subject import Array, Feeds, Subject
+
+LINEAR = frozenset({"class", "binary", "segmentation", "detection"})
+"""Objectives in which a constant that is added to the scores changes no difference."""
+
+
+def ask(
+    subject: Subject, session: Any, feeds: Feeds, rows: Array, places: Sequence[int]
+) -> list[Claim]:
+    """Return what the file claims of the default y and of others.
+
+    Args:
+        subject: what is verified.
+        session: the exported file.
+        feeds: its inputs, without those that say which y.
+        rows: the score tensor, ``(N, channels times P)``.
+        places: extents of the places P, empty without.
+    """
+    meta = subject.metadata
+    first = subject.explain(session, feeds, {})
+    claims = [claim_of(meta, {}, rows, first)]
+    if subject.fixed or (meta.objective == "class" and rows.shape[1] < 2):
+        return claims
+    for seeds in questions(meta, rows, first):
+        given = dict(seeds)
+        if MASK_INPUT in given:
+            given[MASK_INPUT] = given[MASK_INPUT].reshape(-1, *places)
+        claims.append(claim_of(meta, seeds, rows, subject.explain(session, feeds, given)))
+    return claims
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The score function with a column for each y that was asked for."""
+
+    metadata: ExportMetadata
+    function: ScoreFunction
+    claims: list[Claim]
+
+    def of(self, scores: Callable[[Array], Array]) -> Callable[[Array], Array]:
+        """Return ``(N, claims + 1)`` of a perturbation; rounding goes by the last column.
+
+        The bias of the classifier, which `scores` leave out, is added only where y is not linear
+        in the scores: beside it small changes drown in rounding.
+        """
+        linear = self.metadata.objective in LINEAR
+
+        def columns(perturbation: Array) -> Array:
+            rows = scores(perturbation)
+            parts = as_scores(self.metadata, rows if linear else self.function.complete(rows))
+            values = [claim.value(parts) for claim in self.claims]
+            values.append(self.claims[0].terms(parts))
+            return np.stack(values, axis=1).astype(rows.dtype)
+
+        return columns
