@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.arrays import SUFFIX, read_array
 from onnx_gradcam.errors import ImageError, UsageError
@@ -27,6 +27,7 @@ from onnx_gradcam.render_array import array_panel
 if TYPE_CHECKING:
     from onnx_gradcam.runtime import Explainer, Explanation
     from onnx_gradcam.runtime.classes import ClassId
+    from onnx_gradcam.runtime.options import ExplainOptions
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,10 @@ def explain_photos(
     *,
     classes: Sequence[ClassId] = (),
     top_k: int | None = None,
+    above: float | None = None,
     method: str = "gradcam",
-    eigen_smooth: bool = False,
-    aug_smooth: bool = False,
-    seed: int = 0,
     force: bool = False,
-    extra_inputs: Mapping[str, NDArray[Any]] | None = None,
+    **options: Unpack[ExplainOptions],
 ) -> Iterator[ExplainedPhoto | FailedPhoto]:
     """Explain photos one after another; one that is no image does not stop the others.
 
@@ -105,13 +104,11 @@ def explain_photos(
             ``cat-2.cam.png``.
         folder: where the files go; created when missing.
         classes: indices, ranks or labels to explain.
-        top_k: the k highest scores as well; without classes and top_k, the highest one.
+        top_k: the k highest scores as well; without any of these, the highest one.
+        above: every class with a higher score as well, the highest one where there is none.
         method: name of the CAM method.
-        eigen_smooth: as in `Explainer.explain`.
-        aug_smooth: as in `Explainer.explain`.
-        seed: as in `Explainer.explain`.
         force: files may be overwritten.
-        extra_inputs: values for the model's other inputs, the same for all photos; with a row per
+        options: as in `Explainer.explain`, the same for all photos; extra inputs with a row per
             image for an array file of several.
 
     Yields:
@@ -127,7 +124,8 @@ def explain_photos(
             f"no {top_k} highest scores: the model has {explainer.num_classes} classes"
         )
     wanted = [*classes, *(-rank for rank in range(1, (top_k or 0) + 1))] or None
-    how = {"method": method, "eigen_smooth": eigen_smooth, "aug_smooth": aug_smooth, "seed": seed}
+    extra = options.pop("extra_inputs", None) or {}
+    how = {"method": method, **options}
     make_folder(folder)
     pictures = picture_paths(photos, folder)
     for picture in pictures:
@@ -135,7 +133,8 @@ def explain_photos(
     for photo, picture in zip(photos, pictures, strict=True):
         explain = _explain_array if photo.suffix == SUFFIX else _explain_photo
         try:
-            for item in explain(explainer, photo, wanted, how, extra_inputs or {}):
+            asked = _Asked(wanted, above)
+            for item in explain(explainer, photo, asked, how, extra):
                 yield _write(item, photo, picture, force)
         except ImageError as error:
             yield FailedPhoto(photo, error)
@@ -150,20 +149,39 @@ class _Item:
     row: int | None = None
 
 
-Wanted = Sequence["ClassId"] | None
-Extra = Mapping[str, NDArray[Any]]
+@dataclass(frozen=True)
+class _Asked:
+    """The classes named, and the score above which others are wanted too."""
+
+    named: Sequence[ClassId] | None
+    above: float | None
+
+    def classes(self, scores: Callable[[], NDArray[np.float32]]) -> Sequence[ClassId] | None:
+        """Return the classes to explain of an image with these scores ``(K,)``."""
+        if self.above is None:
+            return self.named
+        found = np.flatnonzero(scores() > self.above).tolist()
+        return [*(self.named or ()), *found] or None
+
+
+Extra = Mapping[str, ArrayLike]
 How = Mapping[str, Any]
 
 
 def _explain_photo(
-    explainer: Explainer, photo: Path, wanted: Wanted, how: How, extra: Extra
+    explainer: Explainer, photo: Path, wanted: _Asked, how: How, extra: Extra
 ) -> Iterator[_Item]:
-    explanation = explainer.explain_image(photo, wanted, extra_inputs=extra, **how)
+    def scores() -> NDArray[np.float32]:
+        all_scores = explainer.explain_image(photo, extra_inputs=extra).scores
+        return np.asarray(all_scores[0])
+
+    classes = wanted.classes(scores)
+    explanation = explainer.explain_image(photo, classes, extra_inputs=extra, **how)
     yield _Item(explanation, lambda rows: explanation_panel(explanation, rows))
 
 
 def _explain_array(
-    explainer: Explainer, file: Path, wanted: Wanted, how: How, extra: Extra
+    explainer: Explainer, file: Path, wanted: _Asked, how: How, extra: Extra
 ) -> Iterator[_Item]:
     """Explain each image of an array file.
 
@@ -179,7 +197,9 @@ def _explain_array(
     samples = explainer.image_input.channels_first(batch)
     for row in range(len(batch)):
         own = explainer.extra_inputs.of_image(extra, row, len(batch))
-        explanation = explainer.explain_classes(batch[row], wanted, extra_inputs=own, **how)
+        predict = partial(explainer.predict, batch[row], extra_inputs=own)
+        classes = wanted.classes(lambda predict=predict: predict()[0])  # type: ignore[misc]
+        explanation = explainer.explain_classes(batch[row], classes, extra_inputs=own, **how)
         draw = partial(array_panel, explanation, samples[row])
         yield _Item(explanation, draw, row if len(batch) > 1 else None)
 
@@ -209,7 +229,7 @@ def _write(item: _Item, photo: Path, picture: Path, force: bool) -> ExplainedPho
     if item.row is not None:
         stem = picture.name.removesuffix(".cam.png")
         picture = picture.with_name(f"{stem}.{item.row}.cam.png")
-    found: dict[int, ExplainedClass] = {}
+    found: dict[str, ExplainedClass] = {}
     files: dict[Path, bytes] = {}
     rows = []
     details = zip(
@@ -219,10 +239,11 @@ def _write(item: _Item, photo: Path, picture: Path, force: bool) -> ExplainedPho
         strict=True,
     )
     for row, (index, name, score) in enumerate(details):
-        if index in found:  # a class that was named and is among the highest scores too
+        key = _suffix(explanation, row)
+        if key in found:  # a class that was named and is among the highest scores too
             continue
-        path = picture.with_name(f"{picture.name.removesuffix('.png')}-{index}.npy")
-        found[index] = ExplainedClass(index, name, score, path, explanation.notes[row])
+        path = picture.with_name(f"{picture.name.removesuffix('.png')}-{key}.npy")
+        found[key] = ExplainedClass(index, name, score, path, explanation.notes[row])
         files[path] = _npy(explanation.raw_maps[row])
         rows.append(row)
     files[picture] = encode_png(item.draw(rows))
@@ -231,6 +252,13 @@ def _write(item: _Item, photo: Path, picture: Path, force: bool) -> ExplainedPho
     for path, data in files.items():
         write_whole(path, data, force=force)
     return ExplainedPhoto(photo, picture, tuple(found.values()), item.row)
+
+
+def _suffix(explanation: Explanation, row: int) -> str:
+    """Return what tells the file of a map from those of others: class and box, or a number."""
+    index = int(explanation.classes[row])
+    key = str(index) if index >= 0 else f"{explanation.class_names[row].split()[0]}-{row}"
+    return key if explanation.boxes is None else f"{key}-box-{explanation.boxes[row]}"
 
 
 def _npy(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:

@@ -71,6 +71,17 @@ SCALES_OUTPUT = "cam_scales"
 ADDED_OUTPUTS = (ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT)
 """What an export adds unless it is asked for more or less."""
 
+OBJECTIVES = (
+    "class",
+    "softmax",
+    "sigmoid",
+    "binary",
+    "segmentation",
+    "detection",
+    "similarity",
+)
+"""What y can be, the default first; see docs/objectives.md."""
+
 _RESERVED = frozenset(
     {
         *(ADDED_OUTPUTS + SEED_INPUTS),
@@ -110,6 +121,7 @@ class ExportMetadata:
         score_tensor: name of the tensor that holds y, the score before softmax.
         score_output: name of the original graph output that the scores belong to.
         class_axis: axis of the classes in `score_tensor`.
+        activation: ``Softmax``, ``LogSoftmax`` or ``Sigmoid`` between score and output, or empty.
         num_classes: number of classes K.
         class_input: ``optional``, ``required`` or ``fixed:K``.
         source_sha256: SHA-256 (hex) of the source model file.
@@ -161,6 +173,7 @@ class ExportMetadata:
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=lambda: list(ADDED_OUTPUTS))
+    activation: str = ""
     objective: str = "class"
     seed_inputs: list[str] = field(default_factory=lambda: [CLASS_INPUT])
     several: bool = False

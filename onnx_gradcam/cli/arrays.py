@@ -1,4 +1,4 @@
-"""The option ``--input NAME=FILE.npy``: arrays for inputs of a model."""
+"""Arrays and numbers on the command line: inputs of a model, weights, masks, embeddings."""
 
 from __future__ import annotations
 
@@ -30,3 +30,50 @@ def read_inputs(given: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--input {text!r} is not NAME=FILE.npy")
         arrays[name] = read_array(Path(file))
     return arrays
+
+
+def read_weights(given: tuple[str, ...]) -> dict[str, float] | None:
+    """Return a number for each ``CLASS=W``; None for none.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    from onnx_gradcam.errors import UsageError
+
+    weights = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--weight {text!r} is not CLASS=NUMBER")
+    return weights or None
+
+
+def read_mask(file: Path | None) -> Any:
+    """Return an array from a .npy file, or a picture as 1 where it is light and 0 where dark.
+
+    Raises:
+        UsageError: neither.
+    """
+    from onnx_gradcam.arrays import SUFFIX, read_array
+
+    if file is None or file.suffix == SUFFIX:
+        return None if file is None else read_array(file)
+    from onnx_gradcam.errors import ImageError, UsageError
+    from onnx_gradcam.runtime import read_photo
+
+    try:
+        pixels = read_photo(file)
+    except ImageError as error:
+        raise UsageError(f"--mask: {error}") from error
+    return (pixels.mean(axis=2) > 127).astype("float32")
+
+
+def read_vectors(file: Path | None) -> Any:
+    """Return the array of a .npy file; None for none."""
+    from onnx_gradcam.arrays import read_array
+
+    return None if file is None else read_array(file)

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from onnx_gradcam.cli.arrays import input_option, read_inputs
+from onnx_gradcam.cli.arrays import (
+    input_option,
+    read_inputs,
+    read_mask,
+    read_vectors,
+    read_weights,
+)
 from onnx_gradcam.cli.output import examples
 from onnx_gradcam.errors import BatchError
 
@@ -42,6 +48,43 @@ from onnx_gradcam.errors import BatchError
     type=click.IntRange(min=1),
     metavar="K",
     help="Explain the K highest scores; 1 unless a class is named.",
+)
+@click.option(
+    "--above",
+    type=float,
+    metavar="P",
+    help="Explain every class with a score above P, as of a model of several labels.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    metavar="NAME|INDEX=W",
+    multiple=True,
+    help="Explain a weighted sum of classes, --weight cat=1 --weight dog=-1 what tells them apart;"
+    " for files exported with --weights.",
+)
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the scores of a class are summed, a .npy file or a picture of the size of the score"
+    " map; for files exported with --objective segmentation.",
+)
+@click.option(
+    "--box",
+    "boxes",
+    type=int,
+    metavar="INDEX",
+    multiple=True,
+    help="The box to explain, -k for the k-th highest score; for files exported with --objective"
+    " detection.",
+)
+@click.option(
+    "--embedding",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npy",
+    help="What the model's output is compared with; for files exported with --objective"
+    " similarity.",
 )
 @click.option(
     "--method",
@@ -82,6 +125,11 @@ def command(
     output: Path,
     classes: tuple[str, ...],
     top_k: int | None,
+    above: float | None,
+    weights: tuple[str, ...],
+    mask: Path | None,
+    boxes: tuple[int, ...],
+    embedding: Path | None,
     method: str,
     eigen_smooth: bool,
     aug_smooth: bool,
@@ -107,12 +155,17 @@ def command(
         output,
         classes=classes,
         top_k=top_k,
+        above=above,
         method=method,
         eigen_smooth=eigen_smooth,
         aug_smooth=aug_smooth,
         seed=seed,
         force=force,
         extra_inputs=read_inputs(inputs),
+        weights=read_weights(weights),
+        mask=read_mask(mask),
+        box=boxes or None,
+        embedding=read_vectors(embedding),
     ):
         if not isinstance(result, FailedPhoto):
             click.echo(result.summary())

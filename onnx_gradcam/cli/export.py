@@ -8,6 +8,7 @@ import click
 
 from onnx_gradcam.cli.arrays import input_option, read_inputs
 from onnx_gradcam.cli.output import examples, show_report
+from onnx_gradcam.contract import OBJECTIVES
 from onnx_gradcam.preprocessing import PRESETS
 
 
@@ -17,6 +18,7 @@ from onnx_gradcam.preprocessing import PRESETS
     epilog=examples(
         "onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet",
         "onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0",
+        "onnx-gradcam export yolo.onnx -o yolo.cam.onnx --objective detection --class-channels 4:",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -58,6 +60,31 @@ from onnx_gradcam.preprocessing import PRESETS
     " (onnxruntime-web needs that), or none.",
 )
 @click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    default=OBJECTIVES[0],
+    show_default=True,
+    help="What is explained: the score of a class before softmax, its probability, both sides of a"
+    " single logit, a mask or a box of a class, or the similarity to an embedding.",
+)
+@click.option(
+    "--weights", is_flag=True, help="Also explain weighted sums of classes, such as contrasts."
+)
+@click.option(
+    "--several", is_flag=True, help="Explain several classes of an image in one run of the model."
+)
+@click.option(
+    "--class-axis",
+    type=int,
+    metavar="AXIS",
+    help="Axis of the classes in a segmenter's or detector's score, where the one found is wrong.",
+)
+@click.option(
+    "--class-channels",
+    metavar="START:STOP",
+    help="Which channels of a detector's score are classes: 4: behind four of the box.",
+)
+@click.option(
     "--preprocess",
     metavar="PRESET|FILE",
     help=f"How a photo becomes the input: a JSON file, or one of {', '.join(PRESETS)}.",
@@ -82,6 +109,11 @@ def command(
     image_input: str | None,
     gradient_builder: str,
     class_input: str,
+    objective: str,
+    weights: bool,
+    several: bool,
+    class_axis: int | None,
+    class_channels: str | None,
     preprocess: str | None,
     labels: Path | None,
     force: bool,
@@ -103,6 +135,11 @@ def command(
         image_input=image_input,
         gradient_builder=gradient_builder,
         class_input=class_input,
+        objective=objective,
+        weights=weights,
+        several=several,
+        class_axis=class_axis,
+        class_channels=class_channels,
         preprocess=preprocess,
         labels=labels,
         force=force,

@@ -352,6 +352,7 @@ def _metadata(job: _Job, built: Built, outputs: list[str]) -> ExportMetadata:
         labels=job.labels,
         straight_through=straight_through(job.tail.nodes),
         outputs=outputs,
+        activation=job.scores.activation,
         objective=job.objective.kind,
         seed_inputs=list(job.objective.inputs),
         several=job.objective.several,

@@ -26,11 +26,8 @@ from onnx_gradcam.export.objective import Objective
 from onnx_gradcam.export.score import Score
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
-BATCH = "cam_batch"
-"""Symbolic first size of an added input: the batch size or one."""
-
-SEVERAL = "cam_classes_per_image"
-"""Symbolic size of the axis T: how many classes of each image are explained."""
+SEVERAL = "cam_maps_per_image"
+"""Symbolic size of the axis T of outputs: how many y of each image are explained."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,15 @@ def _added(
     name: str, objective: Objective, class_input: ClassInput, score: Score, graph: Graph
 ) -> AddedInput:
     spec = _INPUTS[name]
-    several = [SEVERAL] if spec.several and objective.several else []
+    # each input has symbols of its own: N or one, T or one, whatever the others have
+    several = [f"{name}_per_image"] if spec.several and objective.several else []
     axes = spec.axes(score, graph)
     default: NDArray[Any] | None = None
     if spec.default is not None and class_input.mode != "required":
         sizes = [1, *[1] * len(several), *(size if isinstance(size, int) else 1 for size in axes)]
         dtype = np.int64 if spec.dtype == TensorProto.INT64 else np.float32
         default = np.full(sizes, spec.default, dtype)
-    return AddedInput(name, spec.dtype, [BATCH, *several, *axes], default)
+    return AddedInput(name, spec.dtype, [f"{name}_batch", *several, *axes], default)
 
 
 def declare_inputs(emit: Emitter, objective: Objective) -> None:

@@ -153,7 +153,7 @@ def _dominating(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> li
         if classifier is None
         else [name for name in dominators if graph.producer.get(name, -1) < classifier]
     )
-    found = (_layer(graph, maps, name) for name in before if name != image)
+    found = (_layer(graph, maps, name) for name in before if name not in {image, score.tensor})
     return [layer for layer in found if layer is not None]
 
 
@@ -314,6 +314,8 @@ def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: Featur
     tensor = dequantized(graph, _find_tensor(graph, name))
     if tensor in {i.name for i in graph.inputs} or tensor not in graph.producer:
         raise LayerNotFoundError(f"{name!r} is an input or a weight, not a layer; see inspect")
+    if tensor == score.tensor:
+        raise UnsupportedModelError(f"layer {name!r} is the score itself; choose an earlier one")
     flow = data_flow(graph, image, score)
     if tensor not in graph.leads_to(score.tensor) or score.tensor not in graph.depends_on([tensor]):
         raise UnsupportedModelError(

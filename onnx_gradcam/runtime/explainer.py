@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.cam import method_names
-from onnx_gradcam.contract import (
-    ACTIVATIONS_OUTPUT,
-    CLASS_INPUT,
-    CLASSES_OUTPUT,
-    GRADIENTS_OUTPUT,
-    ExportMetadata,
-)
-from onnx_gradcam.errors import NotExportedError, UnsupportedModelError, UsageError
+from onnx_gradcam.contract import CLASS_INPUT, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.errors import NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
-from onnx_gradcam.runtime.classes import HIGHEST, ClassIds, ClassResolver
+from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation, FloatArray
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
+from onnx_gradcam.runtime.found import Found
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
+from onnx_gradcam.runtime.scores import ScoreReader
+from onnx_gradcam.runtime.seeds import SeedReader, Seeds
 from onnx_gradcam.runtime.session import ModelSource, Options, open_session
 from onnx_gradcam.runtime.smoothing import average, other_versions
 
@@ -89,9 +86,10 @@ class Explainer:
         self._classes = ClassResolver(
             self.metadata.num_classes, self.labels, self.metadata.class_input
         )
+        self._scores = ScoreReader(self.metadata)
         inputs = {node.name: node for node in session.get_inputs()}
         overridable = {node.name for node in session.get_overridable_initializers()}
-        takes_class = CLASS_INPUT in inputs or CLASS_INPUT in overridable
+        lost_seeds = {*self.metadata.fed_inputs} - {*inputs, *overridable}
         missing = {*self.metadata.outputs, self.metadata.score_output} - {
             node.name for node in session.get_outputs()
         }
@@ -100,9 +98,9 @@ class Explainer:
             raise NotExportedError(
                 f"{name} has lost {', '.join(lost)} since its export; export it again"
             )
-        if not takes_class and self._classes.fixed is None:
+        if lost_seeds:
             raise NotExportedError(
-                f"{name} offers no input {CLASS_INPUT!r} (an ir_version below 4 makes it a"
+                f"{name} offers no input {min(lost_seeds)!r} (an ir_version below 4 makes it a"
                 " constant); export it again"
             )
         self.image_input = ImageInput.from_session(
@@ -111,8 +109,10 @@ class Explainer:
             self.metadata.target_layout,
             self.metadata.spatial_axes,
         )
-        inputs.pop(CLASS_INPUT, None)
-        self.extra_inputs = ExtraInputs(inputs, overridable - {CLASS_INPUT})
+        required = {n: node for n, node in inputs.items() if n not in SEED_INPUTS}
+        asked = {n: node for n, node in inputs.items() if n in SEED_INPUTS}
+        self._seeds = SeedReader(self.metadata, self._classes, asked)
+        self.extra_inputs = ExtraInputs(required, overridable - {*SEED_INPUTS})
         self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
 
     @property
@@ -149,9 +149,9 @@ class Explainer:
             UsageError: images or extra inputs that do not fit the model.
         """
         batch = self.image_input.fit(x)
-        classes = self._class_feed(np.full(len(batch), HIGHEST, np.int64))
-        (scores,) = self._runner.run([self.metadata.score_output], batch, classes, extra_inputs)
-        return self._as_scores(scores, len(batch))
+        seeds = self._seeds.unasked(len(batch))
+        (scores,) = self._runner.run([self.metadata.score_output], batch, seeds, extra_inputs)
+        return self._scores.read(scores, len(batch))
 
     def explain(
         self,
@@ -179,8 +179,8 @@ class Explainer:
         """
         how = self._how(method, options)
         batch = self.image_input.fit(x)
-        chosen = self._classes.per_image(classes, len(batch))
-        return self._explain(batch, chosen, how, options.get("extra_inputs"))
+        seeds = self._seeds.read(classes, options, len(batch), each=False)
+        return self._explain(batch, seeds, how, options.get("extra_inputs") or {})
 
     def explain_classes(
         self,
@@ -206,7 +206,8 @@ class Explainer:
         image = self.image_input.fit(x)
         if len(image) != 1:
             raise UsageError(f"{len(image)} images; explain takes several")
-        return self._explain_each(image, classes, how, options)
+        seeds = self._seeds.read(classes, options, 1, each=True)
+        return self._explain(image, seeds, how, options.get("extra_inputs") or {})
 
     def explain_image(
         self,
@@ -251,87 +252,77 @@ class Explainer:
         )
         if not self.image_input.has_channels:
             image = _without_channels(image, self.image_input)
-        fitted = self.image_input.fit(image)
-        return self._explain_each(fitted, classes, how, options, photo=pixels, geometry=geometry)
+        seeds = self._seeds.read(classes, options, 1, each=True)
+        extra = options.get("extra_inputs") or {}
+        return self._explain(
+            self.image_input.fit(image), seeds, how, extra, photo=pixels, geometry=geometry
+        )
 
     def _how(self, method: str, options: ExplainOptions) -> How:
         checked_names(options)
         smooth = options.get("eigen_smooth", False), options.get("aug_smooth", False)
         return How(method, *smooth, options.get("seed", 0)).checked(self.image_input)
 
-    def _explain_each(
-        self,
-        image: NDArray[Any],
-        classes: ClassIds | None,
-        how: How,
-        options: ExplainOptions,
-        **photo: Any,
-    ) -> Explanation:
-        """Return the explanation of each of the classes of one image ``(1, ...)``."""
-        chosen = self._classes.several(classes)
-        batch = np.repeat(image, len(chosen), axis=0)
-        given = options.get("extra_inputs") or {}
-        extra = self.extra_inputs.for_each_class(given, len(chosen))
-        return self._explain(batch, chosen, how, extra, **photo)
-
     def _explain(
-        self,
-        batch: NDArray[Any],
-        classes: NDArray[np.int64],
-        how: How,
-        extra_inputs: Values | None,
-        **photo: Any,
+        self, batch: NDArray[Any], seeds: Seeds, how: How, extra_inputs: Values, **photo: Any
     ) -> Explanation:
+        """Return the explanation of N images with T maps each, N T rows.
+
+        Raises:
+            UsageError: `aug_smooth` of places in the image.
+        """
+        if how.aug_smooth and self.metadata.places:
+            raise UsageError("aug_smooth mirrors images, and masks and boxes do not follow")
         size = self.image_input.spatial(batch.shape)
-        scores, activations, gradients, explained = self._run(batch, classes, extra_inputs)
-        painted = how.paint(activations, gradients, size)
+        feeds = seeds.together(self.metadata.several)
+        extra = extra_inputs
+        if not seeds.maps:
+            batch, feeds = batch[:0], {name: value[:0] for name, value in feeds.items()}
+        elif not self.metadata.several and seeds.maps > 1:
+            extra = self.extra_inputs.for_each_class(extra, seeds.maps, len(batch))
+            batch = np.repeat(batch, seeds.maps, axis=0)
+        found = self._run(batch, feeds, extra, seeds.maps)
+        painted = how.paint(found.activations, found.gradients, size)
         if how.aug_smooth:
             maps = [painted]
+            same = self._of_same_classes(feeds, found.classes)
             for version in other_versions(batch, self.image_input):
-                _, a, g, _ = self._run(version, explained, extra_inputs)  # of the same classes
-                maps.append(how.paint(a, g, size))
+                other = self._run(version, same, extra, seeds.maps)
+                maps.append(how.paint(other.activations, other.gradients, size))
             painted = average(maps)
         return Explanation(
-            scores=self._as_scores(scores, len(batch)),
-            classes=explained,
             cams=painted.cams,
             raw_maps=painted.raw,
-            activations=activations,
-            gradients=gradients,
             notes=painted.notes,
             labels=self.labels,
+            **vars(found),
             **vars(how),
             **photo,
         )
 
     def _run(
-        self, batch: NDArray[Any], classes: NDArray[np.int64], extra_inputs: Values | None
-    ) -> tuple[NDArray[Any], FloatArray, FloatArray, NDArray[np.int64]]:
-        """Return scores, activations, gradients and the classes explained."""
-        names = [self.metadata.score_output, ACTIVATIONS_OUTPUT, GRADIENTS_OUTPUT, CLASSES_OUTPUT]
-        scores, activations, gradients, explained = self._runner.run(
-            names, batch, self._class_feed(classes), extra_inputs
-        )
-        activations = activations.astype(np.float32, copy=False)
-        gradients = gradients.astype(np.float32, copy=False)
-        if not len(batch):  # the file may leave open different extents of the two
-            gradients = activations
-        return scores, activations, gradients, explained.astype(np.int64, copy=False)
+        self,
+        batch: NDArray[Any],
+        feeds: Mapping[str, NDArray[Any]],
+        extra_inputs: Values,
+        maps: int,
+    ) -> Found:
+        """Return what the session gives, a row for each map."""
+        names = [self.metadata.score_output, *self.metadata.outputs]
+        values = self._runner.run(names, batch, feeds, extra_inputs)
+        found = dict(zip(names, values, strict=True))
+        scores = self._scores.read(values[0], len(batch))
+        return Found.from_outputs(scores, found, maps if self.metadata.several else 0)
 
-    def _class_feed(self, classes: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return what to feed as cam_class; None for a file with a fixed class."""
-        return classes if self._classes.fixed is None else None
-
-    def _as_scores(self, scores: NDArray[Any], images: int) -> FloatArray:
-        if scores.size != images * self.num_classes:
-            raise UnsupportedModelError(
-                f"output {self.metadata.score_output!r} of shape {scores.shape} is not one score"
-                f" for each of {self.num_classes} classes and {images} images"
-            )
-        floats = scores.reshape(images, self.num_classes).astype(np.float32, copy=False)
-        if self.metadata.score_scale == 1 and self.metadata.score_zero_point == 0:
-            return floats
-        return (floats - self.metadata.score_zero_point) * np.float32(self.metadata.score_scale)
+    def _of_same_classes(
+        self, feeds: Mapping[str, NDArray[Any]], classes: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the feeds with the classes that ranks stood for; those of weights stay."""
+        same = dict(feeds)
+        if CLASS_INPUT in same:
+            known = classes.reshape(same[CLASS_INPUT].shape)
+            same[CLASS_INPUT] = np.where(known < 0, same[CLASS_INPUT], known)
+        return same
 
 
 def _without_channels(image: NDArray[Any], declared: ImageInput) -> NDArray[Any]:

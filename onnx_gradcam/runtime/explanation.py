@@ -26,7 +26,8 @@ class Explanation:
     Attributes:
         scores: float32 ``(N, K)``, the model's own output (probabilities where it ends in a
             softmax); quantized integers as the numbers they stand for.
-        classes: int64 ``(N,)``, the class that was explained.
+        classes: int64 ``(N,)``, the class that was explained; -1 where it was weights or an
+            embedding.
         cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes);
             zeros where there is a note.
         raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize; with
@@ -34,6 +35,9 @@ class Explanation:
         activations: float32 ``(N, C, h, w)``, A of the target layer.
         gradients: float32 ``(N, C, h, w)``, dy^c/dA.
         method: name of the CAM method.
+        y: float32 ``(N,)``, what was explained: the value of the objective; None for the score of
+            a class, see `class_scores`.
+        boxes: int64 ``(N,)``, the box that was explained; None for models without boxes.
         labels: the K class names, None where the file holds none.
         photo: uint8 RGB ``(height, width, 3)``, the whole photo; None unless `explain_image` made
             this.
@@ -52,6 +56,8 @@ class Explanation:
     activations: FloatArray
     gradients: FloatArray
     method: str
+    y: FloatArray | None = None
+    boxes: NDArray[np.int64] | None = None
     labels: tuple[str, ...] | None = None
     photo: Photo | None = None
     geometry: CropGeometry | None = None
@@ -66,13 +72,22 @@ class Explanation:
 
     @property
     def class_scores(self) -> FloatArray:
-        """float32 ``(N,)``: the score of the class that was explained."""
+        """float32 ``(N,)``: the score that was explained, `y` where the file gives it."""
+        if self.y is not None:
+            return self.y
         return np.take_along_axis(self.scores, self.classes[:, None], axis=1)[:, 0]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The N names of the classes that were explained; ``class 7`` without labels."""
-        return tuple(self.labels[c] if self.labels else f"class {c}" for c in self.classes)
+        """The N names of what was explained; ``class 7`` without labels."""
+        return tuple(self._name(row) for row in range(len(self)))
+
+    def _name(self, row: int) -> str:
+        index = int(self.classes[row])
+        if index < 0:
+            return "weighted classes" if self.scores.shape[1] > 1 else "embedding"
+        name = self.labels[index] if self.labels else f"class {index}"
+        return name if self.boxes is None else f"{name}, box {self.boxes[row]}"
 
     @property
     def scales(self) -> FloatArray:

@@ -82,11 +82,11 @@ class ExtraInputs:
         first = node.shape[0] if node is not None and node.shape else None
         return not isinstance(first, int) or first < 1 or first == batch
 
-    def for_each_class(self, given: Values, classes: int) -> Values:
-        """Return the values that belong to one image once for each of its classes."""
+    def for_each_class(self, given: Values, classes: int, images: int = 1) -> Values:
+        """Return the values that belong to an image once for each of its classes."""
         return {
             name: np.repeat(np.asarray(value), classes, axis=0)
-            if self._has_rows(name) and np.shape(value)[:1] == (1,)
+            if self._has_rows(name) and np.shape(value)[:1] == (images,)
             else value
             for name, value in given.items()
         }

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam import bfloat16
-from onnx_gradcam.contract import CLASS_INPUT
 from onnx_gradcam.errors import OnnxGradCamError, UsageError
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Feeds
 from onnx_gradcam.runtime.image_input import DTYPES, ImageInput
@@ -35,7 +34,7 @@ class BatchRunner:
         self,
         outputs: Sequence[str],
         batch: NDArray[Any],
-        classes: NDArray[np.int64] | None,
+        seeds: Mapping[str, NDArray[Any]],
         extra_inputs: Mapping[str, ArrayLike] | None,
     ) -> list[NDArray[Any]]:
         """Return the outputs for a whole batch, concatenated along its first axis.
@@ -43,7 +42,7 @@ class BatchRunner:
         Args:
             outputs: names of the outputs.
             batch: images in the model's own layout and dtype.
-            classes: int64 ``(N,)`` for cam_class, or None for a file with a fixed class.
+            seeds: values for the inputs that say which y, a row per image.
             extra_inputs: values for the other inputs, by name.
 
         Raises:
@@ -55,9 +54,7 @@ class BatchRunner:
             return [self._empty(name) for name in outputs]
         fixed = self.image_input.batch or self._fixed_batch(outputs[0])
         step = fixed or images
-        per_image: Feeds = {self.image_input.name: batch}
-        if classes is not None:
-            per_image[CLASS_INPUT] = classes
+        per_image: Feeds = {self.image_input.name: batch, **seeds}
         shared: Feeds = {}
         for name, value in extra.items():
             feeds = per_image if self.extra.per_image(name, value, images, fixed) else shared

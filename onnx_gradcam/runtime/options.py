@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from numpy.typing import ArrayLike
+
 from onnx_gradcam.errors import nearest_names
 from onnx_gradcam.runtime.extra_inputs import Values
 
@@ -19,12 +21,29 @@ class ExplainOptions(TypedDict, total=False):
             by 0.9, 1, 1.1); runs the session six times.
         seed: of a method that draws at random.
         extra_inputs: values for the model's other inputs, by name.
+        weights: y = sum_k w_k y_k in place of a class: a mapping of classes to numbers, or float
+            ``(K,)``, ``(N, K)``; for files exported with ``--weights``. ``{a: 1, b: -1}`` is the
+            contrast of two classes.
+        mask: where the scores of the class are summed, float ``(H, W)`` or ``(N, H, W)`` of the
+            size of the score map; None for the region that the model gives to the class. For
+            files exported with ``--objective segmentation``.
+        box: index of the box, -k for the k-th highest score; one, or one for each image. For
+            files exported with ``--objective detection``.
+        embedding: what the model's embedding is compared with, float ``(D,)`` or ``(N, D)``. For
+            files exported with ``--objective similarity``.
+
+    `explain_classes` and `explain_image` take several weights, boxes or embeddings of their one
+    image, and give a map for each.
     """
 
     eigen_smooth: bool
     aug_smooth: bool
     seed: int
     extra_inputs: Values | None
+    weights: Mapping[Any, float] | ArrayLike | None
+    mask: ArrayLike | None
+    box: int | ArrayLike | None
+    embedding: ArrayLike | None
 
 
 def checked_names(options: Mapping[str, Any]) -> None:

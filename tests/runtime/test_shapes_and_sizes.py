@@ -54,14 +54,14 @@ IMAGES = np.arange(15, dtype=np.float32).reshape(3, 1, 5)
 
 def test_scores_without_a_batch_axis_come_one_by_one() -> None:
     session = Session(1, squeezed=True)
-    (scores,) = runner(session, [1, 1, 5]).run(["scores"], IMAGES, None, None)
+    (scores,) = runner(session, [1, 1, 5]).run(["scores"], IMAGES, {}, None)
     np.testing.assert_array_equal(scores, 2 * IMAGES[:, 0])
     assert len(session.fed) == 3
 
 
 def test_a_batch_size_that_only_the_scores_declare_counts() -> None:
     session = Session(2)
-    (scores,) = runner(session, ["N", 1, 5]).run(["scores"], IMAGES, None, None)
+    (scores,) = runner(session, ["N", 1, 5]).run(["scores"], IMAGES, {}, None)
     np.testing.assert_array_equal(scores, 2 * IMAGES[:, 0])
     assert [len(feeds["x"]) for feeds in session.fed] == [2, 2]
 
@@ -76,7 +76,7 @@ def test_rows_of_another_input_go_with_their_images(
     session = Session(2)
     facts = np.arange(6, dtype=np.float32).reshape(3, 2)
     batches = runner(session, [2, 1, 5], facts=argument("facts", declared))
-    batches.run(["scores"], IMAGES, None, {"facts": facts})
+    batches.run(["scores"], IMAGES, {}, {"facts": facts})
     assert [len(feeds["facts"]) for feeds in session.fed] == expected
     if expected == [2, 2]:
         np.testing.assert_array_equal(session.fed[0]["facts"], facts[:2])

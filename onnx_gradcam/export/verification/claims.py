@@ -15,7 +15,7 @@ import numpy as np
 from onnx_gradcam.contract import MASK_INPUT, ExportMetadata
 from onnx_gradcam.export.verification.objective import Claim, as_scores, claim_of, questions
 from onnx_gradcam.export.verification.score_function import ScoreFunction
-from onnx_gradcam.export.verification.subject import Array, Feeds, Subject
+from onnx_gradcam.export.verification.subject import Array, Feeds, Subject, default_seeds
 
 LINEAR = frozenset({"class", "binary", "segmentation", "detection"})
 """Objectives in which a constant that is added to the scores changes no difference."""
@@ -35,14 +35,16 @@ def ask(
     """
     meta = subject.metadata
     first = subject.explain(session, feeds, {})
-    claims = [claim_of(meta, {}, rows, first)]
+    unasked = default_seeds(meta, subject.seed)
+    claims = [claim_of(meta, unasked, rows, first)]
     if subject.fixed or (meta.objective == "class" and rows.shape[1] < 2):
         return claims
     for seeds in questions(meta, rows, first):
         given = dict(seeds)
         if MASK_INPUT in given:
             given[MASK_INPUT] = given[MASK_INPUT].reshape(-1, *places)
-        claims.append(claim_of(meta, seeds, rows, subject.explain(session, feeds, given)))
+        found = subject.explain(session, feeds, given)
+        claims.append(claim_of(meta, unasked | seeds, rows, found))
     return claims
 
 

@@ -16,6 +16,7 @@ from onnx_gradcam.contract import (
     ADDED_OUTPUTS,
     CLASS_INPUT,
     CLASSES_OUTPUT,
+    EMBEDDING_INPUT,
     GRADIENTS_OUTPUT,
 )
 from onnx_gradcam.export.expansion import with_expansions
@@ -131,26 +132,28 @@ def _activations(
 
 
 def _several(subject: Subject, session: Any, rows: Array) -> Check:
-    """Check that several classes in one run give what each gives alone."""
+    """Check that several y in one run give what each gives alone."""
     name = "several classes"
-    feeds = subject.inputs()
-    found = run(session, feeds | subject.class_feed(None))
-    worst, count = 0.0, min(3, subject.metadata.num_classes)
-    if CLASS_INPUT not in subject.metadata.fed_inputs:
-        return Check(name, True, f"{len(found[CLASSES_OUTPUT])} images: one at a time")
-    ranks = np.broadcast_to(-1 - np.arange(count), (len(rows), count))
-    together = run(session, feeds | subject.class_feed(None) | {CLASS_INPUT: ranks})
-    for index in range(count):
-        alone = subject.explain(session, feeds, {CLASS_INPUT: ranks[:, index]})
-        differences = compare_outputs(
+    meta, feeds = subject.metadata, subject.inputs()
+    shape = (len(rows), min(3, meta.num_classes))
+    if EMBEDDING_INPUT in meta.fed_inputs:
+        seed, random = EMBEDDING_INPUT, np.random.default_rng(subject.seed)
+        asked = random.standard_normal((len(rows), 3, meta.num_classes)).astype(np.float32)
+    else:
+        seed, asked = CLASS_INPUT, np.broadcast_to(-1 - np.arange(shape[1]), shape)
+    together = run(session, feeds | subject.seeds({}) | {seed: asked})
+    worst = 0.0
+    for index in range(asked.shape[1]):
+        alone = subject.explain(session, feeds, {seed: asked[:, index]})
+        (difference,) = compare_outputs(
             {GRADIENTS_OUTPUT: alone[GRADIENTS_OUTPUT]},
             {GRADIENTS_OUTPUT: together[GRADIENTS_OUTPUT][:, index]},
         )
         same = np.array_equal(alone[CLASSES_OUTPUT], together[CLASSES_OUTPUT][:, index])
-        if not same or differences[0].note:
-            return Check(name, False, f"rank {index + 1} is not what it is alone")
-        worst = max(worst, differences[0].relative)
-    detail = f"{count} in one run and one by one: {worst:.1e} apart"
+        if not same or difference.note:
+            return Check(name, False, f"number {index + 1} is not what it is alone")
+        worst = max(worst, difference.relative)
+    detail = f"{asked.shape[1]} in one run and one by one: {worst:.1e} apart"
     return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
 
 
