@@ -7,22 +7,15 @@ attach it, write to a staging file, verify that file, move it into place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from onnx_gradcam import __version__
 from onnx_gradcam.contract import (
-    ACTIVATIONS_OUTPUT,
-    BOXES_OUTPUT,
-    CLASSES_OUTPUT,
-    GRADIENTS_OUTPUT,
     PREFIX,
-    SCORE_OUTPUT,
-    ExportMetadata,
 )
 from onnx_gradcam.errors import (
     ClassNotFoundError,
@@ -31,21 +24,20 @@ from onnx_gradcam.errors import (
     VerificationError,
 )
 from onnx_gradcam.export.attach import (
-    AddedOutput,
     ClassInput,
     attach,
     emit_activations,
-    emit_gradients,
     output_shape,
     refuse_exported,
 )
 from onnx_gradcam.export.builders.environment import BuilderStatus
-from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
+from onnx_gradcam.export.builders.select import REVERSE, build_gradient, check_builder
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
+from onnx_gradcam.export.job import Job
 from onnx_gradcam.export.objective import Objective, check_objective, parse_channels
 from onnx_gradcam.export.precision import (
     compute_again,
@@ -53,24 +45,21 @@ from onnx_gradcam.export.precision import (
     gradient_emitter,
     refuse_invalid_halves,
 )
-from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.report import ExportReport
+from onnx_gradcam.export.results import added_outputs, emit_results, metadata_of
 from onnx_gradcam.export.score import Score
 from onnx_gradcam.export.score_map import find_objective
 from onnx_gradcam.export.seed import Seed, emit_seed
-from onnx_gradcam.export.seed_inputs import SEVERAL, declare_inputs, seed_inputs
+from onnx_gradcam.export.seed_inputs import declare_inputs, seed_inputs
 from onnx_gradcam.export.several import (
-    ONE_GRADIENT,
     check_several,
     one_seed,
-    repeat_for_seeds,
 )
-from onnx_gradcam.export.tail import Tail, cut_tail
-from onnx_gradcam.export.target_layer import Layer, choose_layer, nearest_layer
+from onnx_gradcam.export.tail import cut_tail
+from onnx_gradcam.export.target_layer import choose_layer, nearest_layer
 from onnx_gradcam.export.verification.report import VerificationReport
 from onnx_gradcam.export.verification.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
-from onnx_gradcam.gradients.quantization import straight_through
 from onnx_gradcam.gradients.registry import NEWEST_OPSET
 from onnx_gradcam.preprocessing import Preprocessing, resolve_preprocessing
 
@@ -150,7 +139,7 @@ def export_model(
     image = choose_image(graph, scores, image_input)
     target = choose_layer(graph, image, scores, layer)
     forward = float32_view(graph)
-    job = _Job(
+    job = Job(
         loaded=loaded,
         graph=graph,
         forward=forward,
@@ -186,32 +175,7 @@ class _UnprovenError(VerificationError):
         self.builder = builder
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is exported, and where to; everything but the gradient.
-
-    `forward` is the graph as the gradient sees it, without half precision.
-    """
-
-    loaded: LoadedModel
-    graph: Graph
-    forward: Graph
-    scores: Score
-    image: str
-    target: Layer
-    tail: Tail
-    class_input: ClassInput
-    objective: Objective
-    preprocessing: Preprocessing | None
-    labels: list[str] | None
-    source: Path | None
-    output: Path
-    force: bool
-    verify: bool
-    inputs: Mapping[str, NDArray[Any]] | None
-
-
-def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportReport:
+def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportReport:
     """Build the gradient, attach it, write, verify, and move the file into place.
 
     Raises:
@@ -233,10 +197,10 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
 
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     (seed,) = seeds
-    _emit_results(job, built, seed)
-    outputs = _outputs(job, built.emit, seed)
+    emit_results(job, built, seed)
+    outputs = added_outputs(job, built.emit, seed)
     inputs = seed_inputs(job.objective, job.class_input, scores, graph)
-    metadata = _metadata(job, built, [output.name for output in outputs])
+    metadata = metadata_of(job, built, [output.name for output in outputs])
     exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
     verification = None
     with staged_model(
@@ -277,7 +241,7 @@ def _export(job: _Job, builder: str, status: BuilderStatus | None) -> ExportRepo
     )
 
 
-def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
+def _refuse_zero(job: Job, verification: VerificationReport) -> None:
     """Refuse a layer that the score does not depend on, though a path leads from it to the score.
 
     Raises:
@@ -291,77 +255,6 @@ def _refuse_zero(job: _Job, verification: VerificationReport) -> None:
             + nearest_layer(job.graph, job.image, job.scores, layer)
             + "; --no-verify exports it all the same"
         )
-
-
-def _emit_results(job: _Job, built: Built, seed: Seed) -> None:
-    """Emit the gradient and what it is the gradient of, as outputs."""
-    emit = built.emit
-    if job.objective.several:
-        emit_gradients(emit, built.gradient, job.target, ONE_GRADIENT)
-        repeat_for_seeds(emit, seed.seed, {ONE_GRADIENT: GRADIENTS_OUTPUT})
-    else:
-        emit_gradients(emit, built.gradient, job.target)
-    for name, output in _described(seed).items():
-        emit.node("Identity", [name], output=output)
-
-
-def _described(seed: Seed) -> dict[str, str]:
-    """Return what is said of the seed: tensor -> output."""
-    outputs = {CLASSES_OUTPUT: seed.classes, SCORE_OUTPUT: seed.score, BOXES_OUTPUT: seed.boxes}
-    return {name: output for output, name in outputs.items() if name}
-
-
-def _outputs(job: _Job, emit: Emitter, seed: Seed) -> list[AddedOutput]:
-    """Return the added outputs, in order."""
-    dtype = emit.dtype(job.target.tensor)
-    shape = output_shape(job.graph, job.target, job.image)
-    several = [SEVERAL] if job.objective.several else []
-    of_image = [*shape[:1], *several]
-    return [
-        AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
-        AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
-        *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
-    ]
-
-
-def _metadata(job: _Job, built: Built, outputs: list[str]) -> ExportMetadata:
-    recipe = job.preprocessing
-    arrangement = job.target.arrangement
-    scale, zero_point = integer_grid(job.graph, job.scores.output)
-    return ExportMetadata(
-        tool_version=__version__,
-        gradient_builder=built.builder,
-        gradient_builder_version=built.version,
-        image_input=job.image,
-        target=job.target.tensor,
-        target_layout=arrangement.layout,
-        token_grid=list(arrangement.grid) or None,
-        token_order=arrangement.token_order,
-        token_rows=arrangement.rows,
-        token_source=arrangement.source,
-        token_source_layout=arrangement.source_layout,
-        score_tensor=job.scores.tensor,
-        score_output=job.scores.output,
-        class_axis=job.scores.class_axis,
-        num_classes=job.scores.num_classes,
-        class_input=str(job.class_input),
-        source_sha256=job.loaded.sha256,
-        score_scale=scale,
-        score_zero_point=zero_point,
-        preprocessing=None if recipe is None else recipe.to_dict(),
-        labels=job.labels,
-        straight_through=straight_through(job.tail.nodes),
-        outputs=outputs,
-        activation=job.scores.activation,
-        objective=job.objective.kind,
-        seed_inputs=list(job.objective.inputs),
-        several=job.objective.several,
-        places=list(job.scores.places),
-        channels=job.scores.channels,
-        first_channel=job.scores.first_channel,
-        output_axis=job.scores.output_axis,
-        output_channel=job.scores.output_channel,
-    )
 
 
 def _checked_graph(loaded: LoadedModel) -> Graph:

@@ -266,6 +266,9 @@ def _detection(writer: _Writer) -> Seed:
     boxes = _resolve(emit, _order(emit, in_boxes, count), BOX_INPUT, positions, writer.lead)
     places = writer.as_float(writer.one_hot(boxes, positions))
     y = emit.reduce_sum(emit.mul(in_boxes, places), [writer.lead], keepdims=False)
+    if writer.objective.several:  # one class may go with several boxes
+        none = emit.node("Mul", [boxes, emit.ints([0])])
+        classes = emit.node("Add", [classes, none], hint="classes_of_boxes")
     return Seed(writer.at_places(weights, places), classes, y, boxes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.cam import method_names
-from onnx_gradcam.contract import CLASS_INPUT, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
 from onnx_gradcam.errors import NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
@@ -88,8 +88,8 @@ class Explainer:
         )
         self._scores = ScoreReader(self.metadata)
         inputs = {node.name: node for node in session.get_inputs()}
-        overridable = {node.name for node in session.get_overridable_initializers()}
-        lost_seeds = {*self.metadata.fed_inputs} - {*inputs, *overridable}
+        optional = {node.name: node for node in session.get_overridable_initializers()}
+        lost_seeds = {*self.metadata.fed_inputs} - {*inputs, *optional}
         missing = {*self.metadata.outputs, self.metadata.score_output} - {
             node.name for node in session.get_outputs()
         }
@@ -111,8 +111,9 @@ class Explainer:
         )
         required = {n: node for n, node in inputs.items() if n not in SEED_INPUTS}
         asked = {n: node for n, node in inputs.items() if n in SEED_INPUTS}
-        self._seeds = SeedReader(self.metadata, self._classes, asked)
-        self.extra_inputs = ExtraInputs(required, overridable - {*SEED_INPUTS})
+        mask = (asked | optional).get(MASK_INPUT)
+        self._seeds = SeedReader(self.metadata, self._classes, asked, mask and mask.shape[1:])
+        self.extra_inputs = ExtraInputs(required, {*optional} - {*SEED_INPUTS})
         self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
 
     @property
@@ -295,6 +296,7 @@ class Explainer:
             raw_maps=painted.raw,
             notes=painted.notes,
             labels=self.labels,
+            objective=self.metadata.objective,
             **vars(found),
             **vars(how),
             **photo,
@@ -311,6 +313,7 @@ class Explainer:
         names = [self.metadata.score_output, *self.metadata.outputs]
         values = self._runner.run(names, batch, feeds, extra_inputs)
         found = dict(zip(names, values, strict=True))
+        self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
         return Found.from_outputs(scores, found, maps if self.metadata.several else 0)
 

@@ -38,6 +38,7 @@ class Explanation:
         y: float32 ``(N,)``, what was explained: the value of the objective; None for the score of
             a class, see `class_scores`.
         boxes: int64 ``(N,)``, the box that was explained; None for models without boxes.
+        objective: what y is, e.g. ``class``, see docs/objectives.md.
         labels: the K class names, None where the file holds none.
         photo: uint8 RGB ``(height, width, 3)``, the whole photo; None unless `explain_image` made
             this.
@@ -58,6 +59,7 @@ class Explanation:
     method: str
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
+    objective: str = "class"
     labels: tuple[str, ...] | None = None
     photo: Photo | None = None
     geometry: CropGeometry | None = None
@@ -85,7 +87,7 @@ class Explanation:
     def _name(self, row: int) -> str:
         index = int(self.classes[row])
         if index < 0:
-            return "weighted classes" if self.scores.shape[1] > 1 else "embedding"
+            return "embedding" if self.objective == "similarity" else "weighted classes"
         name = self.labels[index] if self.labels else f"class {index}"
         return name if self.boxes is None else f"{name}, box {self.boxes[row]}"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.contract import ExportMetadata
-from onnx_gradcam.errors import UnsupportedModelError
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 FloatArray = NDArray[np.float32]
 
@@ -35,6 +35,20 @@ class ScoreReader:
             return np.zeros((0, self.metadata.num_classes), np.float32)
         read = _READ.get(self.metadata.objective, _flat)(self.metadata, output, images)
         return read.astype(np.float32, copy=False)
+
+    def check_boxes(self, output: NDArray[Any], asked: NDArray[np.int64] | None) -> None:
+        """Check that the boxes asked for exist; the graph itself does not.
+
+        Raises:
+            UsageError: one does not.
+        """
+        if asked is None or not len(output):
+            return
+        axis = self.metadata.output_axis or 1
+        count = output.size // len(output) // output.shape[axis]
+        wrong = asked[(asked < -count) | (asked >= count)]
+        if wrong.size:
+            raise UsageError(f"box {wrong[0]} is out of range: 0 to {count - 1}")
 
 
 def _flat(meta: ExportMetadata, output: NDArray[Any], images: int) -> NDArray[Any]:

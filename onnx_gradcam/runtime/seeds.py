@@ -6,7 +6,7 @@ images and an axis T of maps per image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,11 +74,13 @@ class SeedReader:
         metadata: of the file.
         classes: its classes.
         required: node arguments of the inputs that say which y and have no default, by name.
+        mask_shape: the places of a mask, None where there is no mask.
     """
 
     metadata: ExportMetadata
     classes: ClassResolver
     required: Mapping[str, Any]
+    mask_shape: Sequence[int | str | None] | None = None
 
     def read(
         self, classes: ClassIds | None, options: ExplainOptions, images: int, *, each: bool
@@ -201,6 +203,12 @@ def _read_mask(reader: SeedReader, value: Any, images: int, _each: bool) -> NDAr
         raise UsageError(
             f"a mask of shape {mask.shape} for {images} images with scores on {places} axes"
         )
+    for given, size in zip(mask.shape[1:], reader.mask_shape or (), strict=False):
+        if isinstance(size, int) and size > 0 and given != size:
+            raise UsageError(
+                f"a mask of {given} where the model has {size}: masks have the size of the score"
+                f" map, {' x '.join(map(str, reader.mask_shape or ()))}"
+            )
     if not mask.any(axis=tuple(range(1, mask.ndim))).all():
         raise UsageError(
             "a mask that is zero everywhere masks nothing; leave it out for the"

@@ -58,6 +58,11 @@ EXPORT_DEFAULTS = {
     "force": False,
     "verify": True,
     "inputs": None,
+    "objective": "class",
+    "weights": False,
+    "several": False,
+    "class_axis": None,
+    "class_channels": None,
 }
 
 
@@ -71,6 +76,11 @@ EXPORT_DEFAULTS = {
         (["--image-input", "depth"], {"image_input": "depth"}),
         (["--gradient-builder", "reverse"], {"gradient_builder": "reverse"}),
         (["--class-input", "fixed:7"], {"class_input": "fixed:7"}),
+        (["--objective", "softmax"], {"objective": "softmax"}),
+        (["--weights"], {"weights": True}),
+        (["--several"], {"several": True}),
+        (["--class-axis", "-1"], {"class_axis": -1}),
+        (["--class-channels", "4:"], {"class_channels": "4:"}),
         (["--preprocess", "imagenet"], {"preprocess": "imagenet"}),
         (["--labels", "names.txt"], {"labels": Path("names.txt")}),
         (["--force"], {"force": True}),

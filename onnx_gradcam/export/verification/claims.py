@@ -35,7 +35,7 @@ def ask(
     """
     meta = subject.metadata
     first = subject.explain(session, feeds, {})
-    unasked = default_seeds(meta, subject.seed)
+    unasked = default_seeds(meta, subject.seed, subject.exported.model)
     claims = [claim_of(meta, unasked, rows, first)]
     if subject.fixed or (meta.objective == "class" and rows.shape[1] < 2):
         return claims

@@ -59,7 +59,7 @@ def check_runs(
     reference = source or exported
     original = original or plain
     specs = input_specs(original, metadata)
-    sizes = find_shapes(original, specs, metadata, inputs or {}, seed)
+    sizes = find_shapes(original, specs, metadata, inputs or {}, seed, exported.model)
     if isinstance(sizes, str):
         yield Check("runs", False, sizes)
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnx_gradcam import bfloat16
 from onnx_gradcam.contract import (
@@ -88,12 +89,10 @@ class Subject:
             given: values without the axis of several classes per image.
         """
         meta = self.metadata
-        every = {} if meta.class_input == "optional" else default_seeds(meta, self.seed)
-        known = {**every, **given}
-        with_embedding = default_seeds(meta, self.seed).get(EMBEDDING_INPUT)
-        if with_embedding is not None:
-            known.setdefault(EMBEDDING_INPUT, with_embedding)
-        return _with_class_axis(meta, known)
+        every = default_seeds(meta, self.seed, self.exported.model)
+        if meta.class_input != "required":
+            every = {name: v for name, v in every.items() if name == EMBEDDING_INPUT}
+        return _with_class_axis(meta, every | given)
 
     def explain(self, session: Any, feeds: Feeds, given: Feeds) -> dict[str, Array]:
         """Return the outputs for one y per image."""
@@ -112,13 +111,15 @@ class Subject:
 _WITH_CLASS_AXIS = {GRADIENTS_OUTPUT, CLASSES_OUTPUT, SCORE_OUTPUT, BOXES_OUTPUT}
 
 
-def default_seeds(meta: ExportMetadata, seed: int) -> Feeds:
+def default_seeds(meta: ExportMetadata, seed: int, exported: onnx.ModelProto) -> Feeds:
     """Return a value for each input that says which y, without the axis of several classes."""
+    shapes = {i.name: i.type.tensor_type.shape.dim for i in exported.graph.input}
+    places = [dim.dim_value or 1 for dim in list(shapes.get(MASK_INPUT, []))[1:]]
     embedding = np.random.default_rng(seed).standard_normal((1, meta.num_classes))
     values = {
         CLASS_INPUT: np.array([-1]),
         WEIGHTS_INPUT: np.zeros((1, meta.num_classes), np.float32),
-        MASK_INPUT: np.zeros([1] * (1 + len(meta.places)), np.float32),
+        MASK_INPUT: np.zeros([1, *places], np.float32),
         BOX_INPUT: np.array([-1]),
         EMBEDDING_INPUT: embedding.astype(np.float32),
     }
@@ -164,12 +165,13 @@ def find_shapes(
     metadata: ExportMetadata,
     given: Mapping[str, Array],
     seed: int,
+    exported: onnx.ModelProto,
 ) -> dict[str, tuple[int, ...]] | str:
     """Return shapes that the model runs with, or what went wrong with all that were tried."""
     image = metadata.image_input
     if image not in {spec.name for spec in specs}:
         return f"the model has no input {image!r}, which the metadata names as the image"
-    asked = _with_class_axis(metadata, default_seeds(metadata, seed))
+    asked = _with_class_axis(metadata, default_seeds(metadata, seed, exported))
     extra = {name: value for name, value in asked.items() if name in input_names(session)}
     values = value_ranges(metadata.preprocessing)[0]
     problem = ""

@@ -1,0 +1,98 @@
+"""What the export adds to a model: nodes that produce the outputs, the outputs, the metadata.
+
+In: the job, the gradient that was built, its seed. Out: nodes in the emitter, `AddedOutput`s and
+`ExportMetadata`.
+"""
+
+from __future__ import annotations
+
+from onnx_gradcam import __version__
+from onnx_gradcam.contract import (
+    ACTIVATIONS_OUTPUT,
+    BOXES_OUTPUT,
+    CLASSES_OUTPUT,
+    GRADIENTS_OUTPUT,
+    SCORE_OUTPUT,
+    ExportMetadata,
+)
+from onnx_gradcam.export.attach import AddedOutput, emit_gradients, output_shape
+from onnx_gradcam.export.builders.select import Built
+from onnx_gradcam.export.job import Job
+from onnx_gradcam.export.quantized.score import integer_grid
+from onnx_gradcam.export.seed import Seed
+from onnx_gradcam.export.seed_inputs import SEVERAL
+from onnx_gradcam.export.several import ONE_GRADIENT, repeat_for_seeds
+from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.quantization import straight_through
+
+
+def emit_results(job: Job, built: Built, seed: Seed) -> None:
+    """Emit the gradient and what it is the gradient of, as outputs."""
+    emit = built.emit
+    if job.objective.several:
+        emit_gradients(emit, built.gradient, job.target, ONE_GRADIENT)
+        repeat_for_seeds(emit, seed.seed, {ONE_GRADIENT: GRADIENTS_OUTPUT})
+    else:
+        emit_gradients(emit, built.gradient, job.target)
+    for name, output in _described(seed).items():
+        emit.node("Identity", [name], output=output)
+
+
+def _described(seed: Seed) -> dict[str, str]:
+    """Return what is said of the seed: tensor -> output."""
+    outputs = {CLASSES_OUTPUT: seed.classes, SCORE_OUTPUT: seed.score, BOXES_OUTPUT: seed.boxes}
+    return {name: output for output, name in outputs.items() if name}
+
+
+def added_outputs(job: Job, emit: Emitter, seed: Seed) -> list[AddedOutput]:
+    """Return the added outputs, in order."""
+    dtype = emit.dtype(job.target.tensor)
+    shape = output_shape(job.graph, job.target, job.image)
+    several = [SEVERAL] if job.objective.several else []
+    of_image = [*shape[:1], *several]
+    return [
+        AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
+        AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
+        *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
+    ]
+
+
+def metadata_of(job: Job, built: Built, outputs: list[str]) -> ExportMetadata:
+    """Return what the file says about itself."""
+    recipe = job.preprocessing
+    arrangement = job.target.arrangement
+    scale, zero_point = integer_grid(job.graph, job.scores.output)
+    return ExportMetadata(
+        tool_version=__version__,
+        gradient_builder=built.builder,
+        gradient_builder_version=built.version,
+        image_input=job.image,
+        target=job.target.tensor,
+        target_layout=arrangement.layout,
+        token_grid=list(arrangement.grid) or None,
+        token_order=arrangement.token_order,
+        token_rows=arrangement.rows,
+        token_source=arrangement.source,
+        token_source_layout=arrangement.source_layout,
+        score_tensor=job.scores.tensor,
+        score_output=job.scores.output,
+        class_axis=job.scores.class_axis,
+        num_classes=job.scores.num_classes,
+        class_input=str(job.class_input),
+        source_sha256=job.loaded.sha256,
+        score_scale=scale,
+        score_zero_point=zero_point,
+        preprocessing=None if recipe is None else recipe.to_dict(),
+        labels=job.labels,
+        straight_through=straight_through(job.tail.nodes),
+        outputs=outputs,
+        activation=job.scores.activation,
+        objective=job.objective.kind,
+        seed_inputs=list(job.objective.inputs),
+        several=job.objective.several,
+        places=list(job.scores.places),
+        channels=job.scores.channels,
+        first_channel=job.scores.first_channel,
+        output_axis=job.scores.output_axis,
+        output_channel=job.scores.output_channel,
+    )
