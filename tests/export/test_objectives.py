@@ -19,8 +19,8 @@ from onnx_gradcam.errors import (
 from onnx_gradcam.export import seed as seed_module
 from onnx_gradcam.export.pipeline import export_model
 from tests.export.objective_models import BODIES, objective_model
+from tests.export.objective_seeds import BOXES, CLASSES, EMBEDDING, IMAGES, MASK
 
-IMAGES = np.random.default_rng(5).normal(size=(2, 3, 8, 10)).astype(np.float32)
 Outputs = dict[str, np.ndarray[Any, Any]]
 
 
@@ -348,3 +348,23 @@ def test_required_inputs_have_no_default(tmp_path: Path) -> None:
 def test_every_body_is_used() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{body}"' in text for body in BODIES)
+
+
+REFERENCES = dict(np.load(Path(__file__).with_name("objective_references.npz")))
+ASKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "softmax": ("logits", {}, {"class": CLASSES}),
+    "binary": ("single logit", {}, {"class": [0, 1]}),
+    "segmentation": ("segmenter", {}, {"class": CLASSES, "mask": MASK[None]}),
+    "detection": ("detector", {"class_channels": "4:"}, {"class": CLASSES, "box": BOXES}),
+    "similarity": ("embedder", {}, {"embedding": EMBEDDING}),
+}
+
+
+@pytest.mark.parametrize("kind", list(ASKED))
+def test_gradients_are_those_of_pytorch_grad_cams_targets(tmp_path: Path, kind: str) -> None:
+    body, options, seeds = ASKED[kind]
+    found = Exported(tmp_path, body, objective=kind, **options).run(**seeds)
+    for name in ("activations", "gradients"):
+        expected = REFERENCES[f"{kind}/{name}"]
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(found[f"cam_{name}"] / size, expected / size, atol=1e-5)
