@@ -85,6 +85,9 @@ from onnx_gradcam.preprocessing import PRESETS
     help="Which channels of a detector's score are classes: 4: behind four of the box.",
 )
 @click.option(
+    "--second-order", is_flag=True, help="Also output second derivatives, for --method shapleycam."
+)
+@click.option(
     "--preprocess",
     metavar="PRESET|FILE",
     help=f"How a photo becomes the input: a JSON file, or one of {', '.join(PRESETS)}.",
@@ -114,6 +117,7 @@ def command(
     several: bool,
     class_axis: int | None,
     class_channels: str | None,
+    second_order: bool,
     preprocess: str | None,
     labels: Path | None,
     force: bool,
@@ -140,6 +144,7 @@ def command(
         several=several,
         class_axis=class_axis,
         class_channels=class_channels,
+        second_order=second_order,
         preprocess=preprocess,
         labels=labels,
         force=force,

@@ -105,19 +105,20 @@ def emit_activations(emit: Emitter, graph: Graph, layer: Layer) -> str:
     """
     readers = {graph.nodes[i].op_type for i in graph.consumers.get(layer.tensor, [])}
     copy = "Sum" if "Pad" in readers else "Identity"
-    return _channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT, copy)
+    return channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT, copy)
 
 
 def emit_gradients(
     emit: Emitter, gradient: str, layer: Layer, output: str = GRADIENTS_OUTPUT
 ) -> str:
     """Emit dL/dA, channels first, as the gradients output or under another name."""
-    return _channels_first(emit, gradient, layer, output)
+    return channels_first(emit, gradient, layer, output)
 
 
-def _channels_first(
+def channels_first(
     emit: Emitter, name: str, layer: Layer, output: str, copy: str = "Identity"
 ) -> str:
+    """Emit a tensor in the layout of A as an output ``(N, C, *spatial)``."""
     arrangement = layer.arrangement
     if arrangement.grid:
         return _token_map(emit, name, layer, output)

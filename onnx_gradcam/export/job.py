@@ -35,6 +35,7 @@ class Job:
     tail: Tail
     class_input: ClassInput
     objective: Objective
+    second_order: bool
     preprocessing: Preprocessing | None
     labels: list[str] | None
     source: Path | None

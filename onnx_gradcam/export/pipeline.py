@@ -32,6 +32,7 @@ from onnx_gradcam.export.attach import (
 )
 from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.select import REVERSE, build_gradient, check_builder
+from onnx_gradcam.export.curvature import check_curvature
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
@@ -81,6 +82,7 @@ def export_model(
     several: bool = False,
     class_axis: int | None = None,
     class_channels: str | Sequence[int | None] | None = None,
+    second_order: bool = False,
     preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
     labels: Sequence[str] | str | Path | None = None,
     force: bool = False,
@@ -107,6 +109,7 @@ def export_model(
         several: take T classes per image and give T gradients from one run of the backbone.
         class_axis: axis of the classes in the score of a segmenter or detector; None finds it.
         class_channels: which channels of a detector's score are classes, ``4:`` or ``(5, 85)``.
+        second_order: also output H A, with H = d2y/dA2, which ShapleyCAM needs.
         preprocess: preset name, JSON file, mapping or recipe, stored in the file.
         labels: class names, or a text file with one per line, stored in the file.
         force: replace an existing output.
@@ -138,6 +141,8 @@ def export_model(
     _check_class(mode, scores)
     image = choose_image(graph, scores, image_input)
     target = choose_layer(graph, image, scores, layer)
+    if second_order:
+        check_curvature(graph, target, asked)
     forward = float32_view(graph)
     job = Job(
         loaded=loaded,
@@ -149,6 +154,7 @@ def export_model(
         tail=cut_tail(forward, target.tensor, scores.tensor),
         class_input=mode,
         objective=asked,
+        second_order=second_order,
         preprocessing=recipe,
         labels=_read_labels(labels, scores),
         source=source_path,

@@ -11,16 +11,18 @@ from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     BOXES_OUTPUT,
     CLASSES_OUTPUT,
+    CURVATURE_OUTPUT,
     GRADIENTS_OUTPUT,
     SCORE_OUTPUT,
     ExportMetadata,
 )
 from onnx_gradcam.export.attach import AddedOutput, emit_gradients, output_shape
 from onnx_gradcam.export.builders.select import Built
+from onnx_gradcam.export.curvature import emit_curvature
 from onnx_gradcam.export.job import Job
 from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.seed import Seed
-from onnx_gradcam.export.seed_inputs import SEVERAL
+from onnx_gradcam.export.seed_inputs import SEVERAL, seed_inputs
 from onnx_gradcam.export.several import ONE_GRADIENT, repeat_for_seeds
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.quantization import straight_through
@@ -34,6 +36,9 @@ def emit_results(job: Job, built: Built, seed: Seed) -> None:
         repeat_for_seeds(emit, seed.seed, {ONE_GRADIENT: GRADIENTS_OUTPUT})
     else:
         emit_gradients(emit, built.gradient, job.target)
+    if job.second_order:
+        inputs = seed_inputs(job.objective, job.class_input, job.scores, job.graph)
+        emit_curvature(emit, job.forward, job.target, built.gradient, inputs)
     for name, output in _described(seed).items():
         emit.node("Identity", [name], output=output)
 
@@ -54,6 +59,7 @@ def added_outputs(job: Job, emit: Emitter, seed: Seed) -> list[AddedOutput]:
         AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
         AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
         *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
+        *([AddedOutput(CURVATURE_OUTPUT, dtype, shape)] if job.second_order else []),
     ]
 
 

@@ -314,8 +314,6 @@ def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: Featur
     tensor = dequantized(graph, _find_tensor(graph, name))
     if tensor in {i.name for i in graph.inputs} or tensor not in graph.producer:
         raise LayerNotFoundError(f"{name!r} is an input or a weight, not a layer; see inspect")
-    if tensor == score.tensor:
-        raise UnsupportedModelError(f"layer {name!r} is the score itself; choose an earlier one")
     flow = data_flow(graph, image, score)
     if tensor not in graph.leads_to(score.tensor) or score.tensor not in graph.depends_on([tensor]):
         raise UnsupportedModelError(
@@ -334,6 +332,8 @@ def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: Featur
             f" place in the image; see onnx-gradcam inspect"
             + nearest_layer(graph, image, score, tensor, maps)
         )
+    if tensor == score.tensor:
+        raise UnsupportedModelError(f"layer {name!r} is the score itself; choose an earlier one")
     return replace(layer, reason=f"asked for by name {name!r}")
 
 

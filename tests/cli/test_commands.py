@@ -63,6 +63,7 @@ EXPORT_DEFAULTS = {
     "several": False,
     "class_axis": None,
     "class_channels": None,
+    "second_order": False,
 }
 
 
@@ -80,6 +81,7 @@ EXPORT_DEFAULTS = {
         (["--weights"], {"weights": True}),
         (["--several"], {"several": True}),
         (["--class-axis", "-1"], {"class_axis": -1}),
+        (["--second-order"], {"second_order": True}),
         (["--class-channels", "4:"], {"class_channels": "4:"}),
         (["--preprocess", "imagenet"], {"preprocess": "imagenet"}),
         (["--labels", "names.txt"], {"labels": Path("names.txt")}),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_gradcam.contract import MASK_INPUT, ExportMetadata
+from onnx_gradcam.contract import CLASS_INPUT, MASK_INPUT, ExportMetadata
 from onnx_gradcam.export.verification.objective import Claim, as_scores, claim_of, questions
 from onnx_gradcam.export.verification.score_function import ScoreFunction
 from onnx_gradcam.export.verification.subject import Array, Feeds, Subject, default_seeds
@@ -36,6 +36,8 @@ def ask(
     meta = subject.metadata
     first = subject.explain(session, feeds, {})
     unasked = default_seeds(meta, subject.seed, subject.exported.model)
+    if subject.fixed:
+        unasked[CLASS_INPUT] = np.array([int(meta.class_input.partition(":")[2])])
     claims = [claim_of(meta, unasked, rows, first)]
     if subject.fixed or (meta.objective == "class" and rows.shape[1] < 2):
         return claims

@@ -16,6 +16,7 @@ from onnx_gradcam.contract import (
     ADDED_OUTPUTS,
     CLASS_INPUT,
     CLASSES_OUTPUT,
+    CURVATURE_OUTPUT,
     EMBEDDING_INPUT,
     GRADIENTS_OUTPUT,
 )
@@ -34,6 +35,7 @@ from onnx_gradcam.export.verification.compare_outputs import compare_outputs
 from onnx_gradcam.export.verification.probe_inputs import has_open_batch
 from onnx_gradcam.export.verification.report import Check
 from onnx_gradcam.export.verification.score_function import ScoreFunction, with_outputs
+from onnx_gradcam.export.verification.second_differences import second_difference_error
 from onnx_gradcam.export.verification.subject import (
     Array,
     Feeds,
@@ -108,6 +110,8 @@ def check_explanation(
         del with_roundings
     else:
         yield _gradient(subject, session, probe, function)
+    if CURVATURE_OUTPUT in meta.outputs:
+        yield _curvature(subject, session, probe, function)
     del probe
     apart = _images_apart(subject, session)
     shared = any(node.op_type == "DynamicQuantizeLinear" for node in function.graph.nodes)
@@ -308,6 +312,31 @@ def _gradient_check(found: Agreement) -> Check:
         f" {OTHER_TOLERANCE:.0e}); {found.measured:.0%} could be measured"
     )
     return Check(name, True, detail, found.error)
+
+
+def _curvature(subject: Subject, session: Any, probe: Any, function: ScoreFunction) -> Check:
+    """Check H A against second differences of y, in float64 where that is possible."""
+    feeds = subject.inputs()
+    values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+    rows = function.rows(values[function.score]).astype(np.float64)
+    places = [values[function.score].shape[axis] for axis in subject.metadata.places]
+    asked = Asked(subject.metadata, function, ask(subject, session, feeds, rows, places)[:1])
+    function.set_point(values)
+    precise = function.in_float64()
+    found = asked.claims[0].found
+    claimed = found[CURVATURE_OUTPUT].astype(np.float64)
+    activations = function.activations(values[function.target]).astype(np.float64)
+    if precise is None:
+        return Check("second derivatives", True, "not confirmed: no float64 here", warning=True)
+    gradients = found[GRADIENTS_OUTPUT].astype(np.float64)
+    score = asked.of(precise)
+    error = second_difference_error(score, activations, claimed, gradients, subject.seed)
+    if np.isnan(error):
+        zero = not claimed.any()
+        detail = "zero, as second differences are" if zero else "lost in rounding"
+        return Check("second derivatives", True, detail, 0.0, warning=not zero)
+    detail = f"second differences in float64 differ by {error:.1e} (tolerance {TOLERANCE:.0e})"
+    return Check("second derivatives", error <= TOLERANCE, detail, error)
 
 
 def _images_apart(subject: Subject, session: Any) -> Check:
