@@ -32,6 +32,7 @@ from onnx_gradcam.export.verification.central_differences import (
 )
 from onnx_gradcam.export.verification.claims import Asked, ask
 from onnx_gradcam.export.verification.compare_outputs import compare_outputs
+from onnx_gradcam.export.verification.int8_kernels import exact_here
 from onnx_gradcam.export.verification.probe_inputs import has_open_batch
 from onnx_gradcam.export.verification.report import Check
 from onnx_gradcam.export.verification.score_function import ScoreFunction, with_outputs
@@ -77,7 +78,7 @@ def check_explanation(
     """Yield the checks of the added outputs.
 
     Args:
-        subject: what is verified.
+        subject: what is verified; its exported file has exact products on this CPU.
         session: the exported file at the default optimisation level.
         unoptimised: its outputs with optimisations off, for `Subject.inputs()` and no class.
     """
@@ -90,8 +91,9 @@ def check_explanation(
         meta.score_tensor,
         meta.class_axis,
     )
+    expanded = with_expansions(function.graph, function.needed)
     probe = open_session(
-        with_outputs(with_expansions(function.graph, function.needed), function.needed),
+        with_outputs(exact_here(expanded, reference.tensor_values), function.needed),
         optimise=False,
         base_dir=reference.base_dir,
     )

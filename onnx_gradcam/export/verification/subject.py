@@ -135,7 +135,7 @@ def _with_class_axis(meta: ExportMetadata, seeds: Feeds) -> Feeds:
 def session_of(model: LoadedModel, *, optimise: bool) -> Any:
     """Return a session of a whole model."""
     given = model.path or model.model.SerializeToString()
-    return open_session(given, optimise=optimise)
+    return open_session(given, optimise=optimise, base_dir=model.base_dir)
 
 
 def run(session: Any, feeds: Feeds) -> dict[str, Array]:
