@@ -185,7 +185,7 @@ class ScoreFunction:
     def _build(self) -> onnx.ModelProto:
         inputs = [
             helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim
+                name, helper.np_dtype_to_tensor_dtype(value.dtype), _declared(value)
             )
             for name, value in self._feeds.items()
         ]
@@ -202,6 +202,11 @@ class ScoreFunction:
             model.graph.initializer.append(with_values(tensor, self._base_dir))
         _widen(model.graph, HALVES, TensorProto.FLOAT)
         return model
+
+
+def _declared(value: Array) -> list[int | None]:
+    """Return the shape to declare: open, but for sizes, of which Resize must know how many."""
+    return list(value.shape) if value.dtype.kind == "i" else [None] * value.ndim
 
 
 def _cut(
