@@ -146,7 +146,9 @@ def contract_model(
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     if ir >= 4:  # before, each initializer had to be an input as well
         onnx.checker.check_model(model)
-    described = replace(METADATA, class_input=class_input, score_output=score, **metadata)
+    described = replace(
+        METADATA, class_input=class_input, score_tensor="logits2", score_output=score, **metadata
+    )
     onnx.helper.set_model_props(model, described.to_props())
     content: bytes = model.SerializeToString()
     return content

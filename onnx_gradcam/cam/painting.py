@@ -78,14 +78,20 @@ def paint(
     raw = evaluate(method, activations, gradients, **options)
     if any(notes):
         raw = np.where(_broad(dead, raw), np.float32(np.nan), raw)
-    notes = [note or note_on(one) for note, one in zip(notes, raw, strict=True)]
-    cams = heat_maps(raw, size)
+    rectify = get_method(method).rectified
+    notes = [n or note_on(one, rectify=rectify) for n, one in zip(notes, raw, strict=True)]
+    cams = heat_maps(raw, size, rectify=rectify)
     cams[[bool(note) for note in notes]] = 0
     return Painted(raw, cams, tuple(notes))
 
 
-def note_on(raw: Maps) -> str:
-    """Return why one raw map ``(*spatial)`` shows nothing; empty where it shows something."""
+def note_on(raw: Maps, *, rectify: bool = True) -> str:
+    """Return why one raw map ``(*spatial)`` shows nothing; empty where it shows something.
+
+    Args:
+        raw: the map.
+        rectify: whether what is below zero is cut off.
+    """
     if not np.isfinite(raw).all():
         return "the raw map holds NaN or infinite values"
     if not raw.size:
@@ -93,7 +99,7 @@ def note_on(raw: Maps) -> str:
     low, high = float(raw.min()), float(raw.max())
     if high - low <= CONTRAST * max(abs(low), abs(high)):
         return f"the raw map is {high:.3g} everywhere, to rounding"
-    if high <= 0:
+    if rectify and high <= 0:
         return f"the raw map is nowhere positive, but {low:.3g} to {high:.3g}"
     return ""
 

@@ -19,21 +19,28 @@ EPSILON = np.float32(1e-7)
 """Added to the maximum before dividing by it, so that a map of zeros stays one."""
 
 
-def heat_maps(raw: NDArray[Any], size: Sequence[int]) -> Maps:
+def heat_maps(raw: NDArray[Any], size: Sequence[int], *, rectify: bool = True) -> Maps:
     """Return heat maps at the image's size.
 
     Args:
         raw: raw maps, float ``(N, *spatial)``; NaN counts as 0.
         size: the image's extents, one per spatial axis, e.g. ``(H, W)``.
+        rectify: cut off what is below zero, see `registry.Method.rectified`.
 
     Returns:
-        float32 ``(N, *size)`` in [0, 1]; zeros for a map that is constant or nowhere positive.
+        float32 ``(N, *size)`` in [0, 1]; zeros for a map that is constant, or nowhere positive
+        where it is rectified.
 
     Raises:
         UsageError: `size` has another number of axes than the maps.
     """
-    positive = np.maximum(finite_float32(raw), 0)
-    return normalise(resize_linear(normalise(positive), size))
+    shown = rectified(raw) if rectify else finite_float32(raw)
+    return normalise(resize_linear(normalise(shown), size))
+
+
+def rectified(raw: NDArray[Any]) -> Maps:
+    """Return raw maps with 0 in place of what is below it, and of NaN."""
+    return np.maximum(finite_float32(raw), 0)
 
 
 def normalise(maps: Maps) -> Maps:

@@ -34,6 +34,10 @@ class Need(StrEnum):
     BIASES = "gradients of biases"
 
 
+RERUNS = frozenset({Need.HEAD_RUNS, Need.MODEL_RUNS})
+"""Needs for which the model, or a part of it, runs again."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One CAM method.
@@ -44,6 +48,8 @@ class Method:
         paper: where to read it, ``arXiv:...``, ``doi:...`` or ``hdl:...``.
         needs: what it takes beside the activations.
         smooths: whether it sums over the channels, so that ``eigen_smooth`` can replace the sum.
+        rectified: whether 0 in its raw map means no evidence, so that a heat map shows what is
+            above; else it shows what is above the lowest value.
         function: ``(activations, **needs) -> raw maps``, ``(N, C, *spatial)`` in, ``(N, *spatial)``
             out; one that smooths takes ``combine`` as well, what replaces the sum.
     """
@@ -53,6 +59,7 @@ class Method:
     paper: str
     needs: tuple[Need, ...]
     smooths: bool
+    rectified: bool
     function: MethodFunction
 
     @property
@@ -80,6 +87,7 @@ def register(
     paper: str,
     needs: tuple[Need, ...] = (Need.GRADIENTS,),
     smooths: bool = False,
+    rectified: bool = True,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Return a decorator that enters a function into the table under `name`.
 
@@ -90,7 +98,7 @@ def register(
     def enter(function: MethodFunction) -> MethodFunction:
         if name in _METHODS:
             raise ValueError(f"CAM method {name!r} is registered already")
-        _METHODS[name] = Method(name, title, paper, needs, smooths, function)
+        _METHODS[name] = Method(name, title, paper, needs, smooths, rectified, function)
         return function
 
     return enter

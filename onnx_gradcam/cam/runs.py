@@ -18,34 +18,51 @@ Rows = NDArray[np.intp]
 
 
 class HeadRuns(Protocol):
-    """The layers between A and the score, for the N images of a batch.
+    """The layers between A and the score, for the N images of a batch."""
 
-    Attributes:
-        scores: float32 ``(N,)``, y of the class that is explained, before softmax, unchanged.
-        has_other_rows: whether A has rows without a place (class and register tokens); they keep
-            the values that they have in the image.
-    """
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 ``(N,)``: y of what is explained, before softmax, unchanged."""
+        ...
 
-    scores: NDArray[np.float32]
-    has_other_rows: bool
+    @property
+    def other_rows(self) -> Maps:
+        """float32 ``(N, R, C)``: rows of A without a place on the map, R = 0 where none are.
 
-    def __call__(self, activations: Maps, rows: Rows) -> NDArray[np.float32]:
-        """Return y, float32 ``(M,)``, for changed activations ``(M, C, *spatial)``."""
+        They are class and register tokens.
+        """
+        ...
+
+    def __call__(
+        self, activations: Maps, rows: Rows, other_rows: Maps | None = None
+    ) -> NDArray[np.float32]:
+        """Return y, float32 ``(M,)``, for changed activations.
+
+        Args:
+            activations: ``(M, C, *spatial)``.
+            rows: which image each of them is of.
+            other_rows: changed rows without a place, ``(M, R, C)``; None leaves them as they are.
+        """
         ...
 
 
 class ModelRuns(Protocol):
-    """The whole model, for the N images of a batch.
+    """The whole model, for the N images of a batch."""
 
-    Attributes:
-        images: float32 ``(N, channels, *size)``, channels first whatever the model's own layout.
-        classes: int64 ``(N,)``, what is explained.
-        scores: float32 ``(N, K)``, y of all classes, before softmax, unchanged.
-    """
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """float32 ``(N, channels, *size)``: channels first whatever the model's own layout."""
+        ...
 
-    images: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float32]
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """int64 ``(N,)``: what is explained."""
+        ...
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 ``(N, K)``: y of all classes, before softmax, unchanged."""
+        ...
 
     def __call__(self, images: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
         """Return y of all classes, float32 ``(M, K)``, for changed images of the same size."""

@@ -74,16 +74,7 @@ class Subject:
 
     def _as_input(self, images: Images) -> NDArray[Any]:
         """Return images in the model's layout and type; integers are rounded and clipped."""
-        declared = self.explainer.image_input
-        batch: NDArray[Any] = images
-        if not declared.has_channels:
-            batch = images[:, 0]
-        elif declared.channels_last:
-            batch = np.moveaxis(images, 1, -1)
-        if declared.dtype.kind in "iu":
-            limits = np.iinfo(declared.dtype)
-            batch = batch.round().clip(limits.min, limits.max)
-        return batch.astype(declared.dtype)
+        return self.explainer.image_input.from_channels_first(images)
 
 
 def noise_maps(images: Images, grid: tuple[int, ...]) -> Maps:

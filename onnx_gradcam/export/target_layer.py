@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.errors import LayerNotFoundError, UnsupportedModelError, nearest_names
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.quantized.layer import computing_node, dequantized, operator
 from onnx_gradcam.export.score import Score, format_shape
-from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.spatial.token_layer import is_projection, penultimate_tokens
 from onnx_gradcam.gradients.emitter import Dim

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from onnx_gradcam.cam import method_names
+from onnx_gradcam.cam import Need, method_names
 from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
-from onnx_gradcam.errors import NotExportedError, UsageError
+from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation, FloatArray
@@ -21,11 +22,14 @@ from onnx_gradcam.runtime.found import Found
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
+from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
+from onnx_gradcam.runtime.reruns import Reruns
+from onnx_gradcam.runtime.same_seeds import seed_rows
 from onnx_gradcam.runtime.scores import ScoreReader
 from onnx_gradcam.runtime.seeds import SeedReader, Seeds
-from onnx_gradcam.runtime.session import ModelSource, Options, open_session
+from onnx_gradcam.runtime.session import ModelSource, OpenedModel, Options, open_model
 from onnx_gradcam.runtime.smoothing import average, other_versions
 
 
@@ -52,9 +56,9 @@ def load(
         NotExportedError: a valid model that carries no explanation.
         UsageError: no such file, or arguments that contradict each other.
     """
-    session = open_session(model, device, providers, provider_options, session_options)
+    opened = open_model(model, device, providers, provider_options, session_options)
     name = str(model) if isinstance(model, (str, os.PathLike)) else "the model"
-    return Explainer(session, name)
+    return Explainer(opened.session, name, opened)
 
 
 class Explainer:
@@ -67,12 +71,16 @@ class Explainer:
         preprocessing: the stored recipe for photos, or None.
     """
 
-    def __init__(self, session: Any, name: str = "the model") -> None:
+    def __init__(
+        self, session: Any, name: str = "the model", opened: OpenedModel | None = None
+    ) -> None:
         """Wrap an ``onnxruntime.InferenceSession`` of an exported file.
 
         Args:
             session: the session.
             name: how to call the model in errors.
+            opened: what the session came from, so that parts of the model can be run by
+                themselves; `load` knows it. Without it, some methods cannot be served.
 
         Raises:
             NotExportedError: the model carries no explanation, or not all of it.
@@ -115,6 +123,8 @@ class Explainer:
         self._seeds = SeedReader(self.metadata, self._classes, asked, mask and mask.shape[1:])
         self.extra_inputs = ExtraInputs(required, {*optional} - {*SEED_INPUTS})
         self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
+        parts = None if opened is None else Parts(opened)
+        self._reruns = None if parts is None else Reruns(parts, self.metadata, self._runner)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -134,12 +144,17 @@ class Explainer:
     @property
     def methods(self) -> tuple[str, ...]:
         """The names of the CAM methods that the file can serve."""
-        return method_names(OFFERED)
+        return method_names(self._offered)
+
+    @property
+    def _offered(self) -> frozenset[Need]:
+        return OFFERED if self._reruns is None else OFFERED | self._reruns.offered
 
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
-        onnxruntime computes the whole graph, so this takes as long as the model part of `explain`.
+        The gradient is not computed: this takes as long as the original model. It is cut out of
+        the file at the first call; where it cannot be, the whole file runs.
 
         Args:
             x: images ``(N, C, H, W)`` or in the model's own layout; one image may come without
@@ -150,8 +165,13 @@ class Explainer:
             UsageError: images or extra inputs that do not fit the model.
         """
         batch = self.image_input.fit(x)
-        seeds = self._seeds.unasked(len(batch))
-        (scores,) = self._runner.run([self.metadata.score_output], batch, seeds, extra_inputs)
+        scores = None
+        if self._reruns is not None:
+            with suppress(ModelError):
+                scores = self._reruns.predict(batch, extra_inputs)
+        if scores is None:
+            seeds = self._seeds.unasked(len(batch))
+            (scores,) = self._runner.run([self.metadata.score_output], batch, seeds, extra_inputs)
         return self._scores.read(scores, len(batch))
 
     def explain(
@@ -262,7 +282,7 @@ class Explainer:
     def _how(self, method: str, options: ExplainOptions) -> How:
         checked_names(options)
         smooth = options.get("eigen_smooth", False), options.get("aug_smooth", False)
-        return How(method, *smooth, options.get("seed", 0)).checked(self.image_input)
+        return How(method, *smooth, options.get("seed", 0)).checked(self.image_input, self._offered)
 
     def _explain(
         self, batch: NDArray[Any], seeds: Seeds, how: How, extra_inputs: Values, **photo: Any
@@ -283,13 +303,15 @@ class Explainer:
             extra = self.extra_inputs.for_each_class(extra, seeds.maps, len(batch))
             batch = np.repeat(batch, seeds.maps, axis=0)
         found = self._run(batch, feeds, extra, seeds.maps)
-        painted = how.paint(found.activations, found.gradients, size)
+        further = self._further(batch, feeds, found, extra, seeds.maps)
+        painted = how.paint(found.activations, found.gradients, size, further)
         if how.aug_smooth:
             maps = [painted]
             same = self._of_same_classes(feeds, found.classes)
             for version in other_versions(batch, self.image_input):
                 other = self._run(version, same, extra, seeds.maps)
-                maps.append(how.paint(other.activations, other.gradients, size))
+                further = self._further(version, same, other, extra, seeds.maps)
+                maps.append(how.paint(other.activations, other.gradients, size, further))
             painted = average(maps)
         return Explanation(
             cams=painted.cams,
@@ -316,6 +338,30 @@ class Explainer:
         self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
         return Found.from_outputs(scores, found, maps if self.metadata.several else 0)
+
+    def _further(
+        self,
+        batch: NDArray[Any],
+        feeds: Mapping[str, NDArray[Any]],
+        found: Found,
+        extra_inputs: Values,
+        maps: int,
+    ) -> Mapping[Need, Any]:
+        """Return what methods may ask for beside the gradients."""
+        if self._reruns is None:
+            return {}
+        if self.metadata.several:  # a row for each map, as in what was found
+            extra_inputs = self.extra_inputs.for_each_class(extra_inputs, maps, len(batch))
+            batch = np.repeat(batch, maps, axis=0)
+        rows = seed_rows(self.metadata, feeds, maps)
+        return self._reruns.of(batch, rows, found, extra_inputs, self._explained)
+
+    def _explained(
+        self, batch: NDArray[Any], seeds: Mapping[str, NDArray[Any]], extra_inputs: Values
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return A and G for one map of each image."""
+        found = self._run(batch, seeds, extra_inputs, 1)
+        return found.activations, found.gradients
 
     def _of_same_classes(
         self, feeds: Mapping[str, NDArray[Any]], classes: NDArray[np.int64]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam import Need, Painted, paint
+from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, paint
+from onnx_gradcam.cam.postprocess import rectified
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ class Explanation:
 
         Heat maps have a scale each; to compare images or classes, compare raw maps or these.
         """
-        positive = np.maximum(self.raw_maps, 0)
-        axes = tuple(range(1, positive.ndim))
-        low, high = positive.min(axis=axes, initial=np.inf), positive.max(axis=axes, initial=0)
-        return np.stack([low, high], axis=1)
+        shown = rectified(self.raw_maps) if get_method(self.method).rectified else self.raw_maps
+        axes = tuple(range(1, shown.ndim))
+        if not shown.size:
+            return np.zeros((len(shown), 2), np.float32)
+        return np.stack([shown.min(axis=axes), shown.max(axis=axes)], axis=1)
 
     def photo_cams(self) -> FloatArray:
         """Return the heat maps laid on the whole photo, float32 ``(N, height, width)``.
@@ -120,9 +122,16 @@ class Explanation:
         So it is without `aug_smooth`, also where this one is with it.
 
         Raises:
-            UsageError: an unknown method, or one that cannot be smoothed.
+            UsageError: an unknown method, one that cannot be smoothed, or one that runs parts of
+                the model again.
             UnsupportedModelError: the method needs more than activations and gradients.
         """
+        again = RERUNS.intersection(get_method(method).needs)
+        if again:
+            raise UsageError(
+                f"CAM method {method!r} needs {' and '.join(sorted(again))}, and an explanation"
+                f" runs nothing; ask the explainer: explain(x, method={method!r})"
+            )
         painted = explain_maps(
             method,
             self.activations,

@@ -17,6 +17,23 @@ from onnx_gradcam.runtime.session import LOG_FATAL_ONLY, import_onnxruntime, one
 
 
 @dataclass(frozen=True)
+class BatchFeeds:
+    """Values for the inputs of a model, for a batch.
+
+    Attributes:
+        per_image: those with a row per image.
+        shared: those that all images share.
+    """
+
+    per_image: Feeds
+    shared: Feeds
+
+    def of(self, rows: NDArray[np.intp]) -> Feeds:
+        """Return the values for some of the images."""
+        return self.shared | {name: value[rows] for name, value in self.per_image.items()}
+
+
+@dataclass(frozen=True)
 class BatchRunner:
     """A session with its image input and whatever else it wants to be fed.
 
@@ -48,26 +65,58 @@ class BatchRunner:
         Raises:
             UsageError: missing or unknown extra inputs, or images that the model cannot take.
         """
-        extra = self.extra.checked(extra_inputs or {})
-        images = len(batch)
+        given = self.feeds(batch, seeds, extra_inputs, self.fixed_batch(outputs[0]))
+        return self.run_on(outputs, given)
+
+    def run_on(self, outputs: Sequence[str], given: BatchFeeds) -> list[NDArray[Any]]:
+        """Return what `run` returns; of the values given the session gets those that it takes.
+
+        Raises:
+            UsageError: images that the model cannot take.
+        """
+        images = len(given.per_image[self.image_input.name])
         if images == 0:
             return [self._empty(name) for name in outputs]
-        fixed = self.image_input.batch or self._fixed_batch(outputs[0])
-        step = fixed or images
-        per_image: Feeds = {self.image_input.name: batch, **seeds}
-        shared: Feeds = {}
-        for name, value in extra.items():
-            feeds = per_image if self.extra.per_image(name, value, images, fixed) else shared
-            feeds[name] = value
+        step = self.fixed_batch(outputs[0]) or images
         chunks = []
         for start in range(0, images, step):
             rows = np.arange(start, start + step).clip(max=images - 1)
-            feeds = shared | {name: value[rows] for name, value in per_image.items()}
+            feeds = taken_by(self.session, given.of(rows))
             chunks.append(self._run_chunk(outputs, feeds, step, min(step, images - start)))
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def _fixed_batch(self, output: str) -> int | None:
-        """Return the batch size that an output has although the images declare none."""
+    def feeds(
+        self,
+        batch: NDArray[Any],
+        seeds: Mapping[str, NDArray[Any]],
+        extra_inputs: Mapping[str, ArrayLike] | None,
+        fixed: int | None,
+    ) -> BatchFeeds:
+        """Return what the model is fed for a batch.
+
+        Args:
+            batch: see `run`.
+            seeds: likewise.
+            extra_inputs: likewise.
+            fixed: the only number of images that the model takes, None where any goes.
+
+        Raises:
+            UsageError: missing or unknown extra inputs.
+        """
+        extra = self.extra.checked(extra_inputs or {})
+        given = BatchFeeds({self.image_input.name: batch, **seeds}, {})
+        for name, value in extra.items():
+            per_image = self.extra.per_image(name, value, len(batch), fixed)
+            (given.per_image if per_image else given.shared)[name] = value
+        return given
+
+    def fixed_batch(self, output: str) -> int | None:
+        """Return the only number of images that the model takes, None where any goes.
+
+        It may show in an output only, although the images declare none.
+        """
+        if self.image_input.batch:
+            return self.image_input.batch
         shape = next(n.shape for n in self.session.get_outputs() if n.name == output)
         return shape[0] if len(shape) > 1 and isinstance(shape[0], int) and shape[0] > 0 else None
 
@@ -93,6 +142,13 @@ class BatchRunner:
         node = next(node for node in self.session.get_outputs() if node.name == output)
         shape = [d if isinstance(d, int) and d > 0 else 0 for d in node.shape]
         return np.zeros([0, *shape[1:]], DTYPES.get(node.type, np.dtype(np.int64)))
+
+
+def taken_by(session: Any, feeds: Mapping[str, NDArray[Any]]) -> Feeds:
+    """Return what a session takes of some values; one of a part of the model takes less."""
+    nodes = (*session.get_inputs(), *session.get_overridable_initializers())
+    names = {node.name for node in nodes}
+    return {name: value for name, value in feeds.items() if name in names}
 
 
 def _from_maps(maps: Sequence[Mapping[Any, float]]) -> NDArray[Any]:

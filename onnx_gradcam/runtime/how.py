@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnx_gradcam.cam import Need, Painted, require
-from onnx_gradcam.errors import UsageError
+from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, require
+from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.runtime.explanation import FloatArray, explain_maps
 from onnx_gradcam.runtime.image_input import ImageInput
 
 OFFERED = frozenset({Need.GRADIENTS, Need.SEED})
-"""What an exported file has for the CAM methods."""
+"""What every exported file has for the CAM methods."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,26 @@ class How:
     aug_smooth: bool
     seed: int
 
-    def checked(self, declared: ImageInput) -> How:
+    def checked(self, declared: ImageInput, offered: Collection[Need]) -> How:
         """Return these choices if the file can serve them.
+
+        Args:
+            declared: the image input.
+            offered: what the file has for the methods.
 
         Raises:
             UsageError: no such method, or one that cannot be smoothed as asked; images that cannot
                 be mirrored for `aug_smooth`.
             UnsupportedModelError: the method needs what the file does not offer.
         """
-        require(self.method, OFFERED, eigen_smooth=self.eigen_smooth)
+        missing = RERUNS.intersection(get_method(self.method).needs)
+        if missing and not RERUNS.intersection(offered):
+            raise UnsupportedModelError(
+                f"CAM method {self.method!r} needs {' and '.join(sorted(missing))}, for which parts"
+                " of the model are cut out of its file; open it with onnx_gradcam.load, not from a"
+                " session"
+            )
+        require(self.method, offered, eigen_smooth=self.eigen_smooth)
         if self.aug_smooth and declared.spatial_axes != 2:
             raise UsageError(f"aug_smooth mirrors pictures; the model takes {declared.describe()}")
         return self

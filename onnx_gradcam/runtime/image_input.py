@@ -97,6 +97,20 @@ class ImageInput:
             return batch[:, None]
         return np.moveaxis(batch, -1, 1) if self.channels_last else batch
 
+    def from_channels_first(self, images: NDArray[np.float32]) -> NDArray[Any]:
+        """Return images ``(N, C, *spatial)`` in this layout and type.
+
+        Values are clipped to the range of the type, for integers rounded.
+        """
+        batch = images[:, 0] if not self.has_channels else images
+        batch = np.moveaxis(batch, 1, -1) if self.channels_last else batch
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            batch = batch.round().clip(limits.min, limits.max)
+        elif self.dtype.itemsize < 4:
+            batch = batch.clip(np.finfo(self.dtype).min, np.finfo(self.dtype).max)
+        return np.ascontiguousarray(batch, self.dtype)
+
     def fit(self, x: ArrayLike) -> NDArray[Any]:
         """Return a batch in the model's own layout and dtype.
 

@@ -30,6 +30,9 @@ LOG_FATAL_ONLY = 4
 BYTES = "the model"
 """How errors call a model that has no path."""
 
+EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+"""Where a session that was made from bytes looks for external data."""
+
 Options = Mapping[str, Any]
 ModelSource = str | os.PathLike[str] | bytes
 
@@ -93,20 +96,67 @@ def open_session(
         UnsupportedModelError: this onnxruntime has no implementation of an operator.
         UsageError: no such file, or arguments that contradict each other.
     """
+    return open_model(model, device, providers, provider_options, session_options).session
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that runs, and what it takes to run parts of it likewise.
+
+    Attributes:
+        session: the ``onnxruntime.InferenceSession``.
+        source: what it was opened from: a path, or the bytes that the caller gave.
+        name: how to call it in errors.
+        request: the execution providers that were asked for.
+        written: size and time of the last change of the file; None for bytes.
+    """
+
+    session: Any
+    source: str | bytes
+    name: str
+    request: ProviderRequest
+    written: tuple[int, int] | None
+
+    def start_part(self, content: bytes) -> Any:
+        """Return a session of a part of the model, with the providers and options of the whole.
+
+        Raises:
+            UnsupportedModelError: onnxruntime cannot run it.
+        """
+        options = self.session.get_session_options()  # a copy
+        options.optimized_model_filepath = ""
+        options.enable_profiling = False
+        if isinstance(self.source, str) and not _has_entry(options, EXTERNAL_DATA):
+            options.add_session_config_entry(EXTERNAL_DATA, str(Path(self.source).parent))
+        try:
+            return _start(content, options, self.request)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise UnsupportedModelError(
+                f"a part of {self.name} does not run by itself: {one_line(error)}"
+            ) from error
+
+
+def open_model(
+    model: ModelSource,
+    device: str = "auto",
+    providers: Sequence[str | tuple[str, Options]] | None = None,
+    provider_options: Options | Sequence[Options] | None = None,
+    session_options: Any = None,
+) -> OpenedModel:
+    """Return a session as `open_session` does, with what it came from.
+
+    Raises:
+        ProviderError: see `open_session`, as for the other errors.
+    """
     source, name = _checked_source(model)
     ort = import_onnxruntime()
     request = request_providers(device, providers, provider_options, ort.get_available_providers())
     if session_options is None:
         session_options = ort.SessionOptions()
         session_options.log_severity_level = LOG_ERRORS_ONLY
+    written = file_stamp(source)
     try:
-        session = ort.InferenceSession(
-            source,
-            session_options,
-            providers=list(request.names),
-            provider_options=list(request.options),
-            enable_fallback=0,  # else a failing CUDA provider prints a banner and becomes the CPU
-        )
+        session = _start(source, session_options, request)
     except Exception as error:  # onnxruntime's exceptions share no base class
         failure = _explain_failure(error, name, request)
         raise failure from error
@@ -117,7 +167,32 @@ def open_session(
             f" {', '.join(session.get_providers())}; check the driver and the CUDA and cuDNN"
             " libraries (onnx-gradcam doctor), or ask for device 'cpu'"
         )
-    return session
+    return OpenedModel(session, source, name, request, written)
+
+
+def _has_entry(options: Any, key: str) -> bool:
+    try:
+        return bool(options.get_session_config_entry(key))
+    except RuntimeError:  # there is none
+        return False
+
+
+def _start(source: str | bytes, options: Any, request: ProviderRequest) -> Any:
+    return import_onnxruntime().InferenceSession(
+        source,
+        options,
+        providers=list(request.names),
+        provider_options=list(request.options),
+        enable_fallback=0,  # else a failing CUDA provider prints a banner and becomes the CPU
+    )
+
+
+def file_stamp(source: str | bytes) -> tuple[int, int] | None:
+    """Return size and time of the last change of a file; None for bytes."""
+    if isinstance(source, bytes):
+        return None
+    status = Path(source).stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def request_providers(

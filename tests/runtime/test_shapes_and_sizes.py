@@ -33,7 +33,7 @@ class Session:
         return [argument("scores", [5] if self.squeezed else [self.batch or "N", 5])]
 
     def get_inputs(self) -> list[SimpleNamespace]:
-        return []
+        return [argument("x", []), argument("facts", [])]
 
     def get_overridable_initializers(self) -> list[SimpleNamespace]:
         return []

@@ -160,12 +160,12 @@ def test_the_methods_that_a_file_can_serve(
     assert explainer.methods == method_names()
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
-    def scored(activations: Any, head_runs: Any) -> Any:
-        return activations[:, 0] * head_runs
+    def curved(activations: Any, curvature: Any) -> Any:
+        return (activations * curvature).sum(axis=1)
 
-    registry.register("scored", title="", paper="", needs=(Need.HEAD_RUNS,))(scored)
-    assert "scored" not in explainer.methods
-    with pytest.raises(UnsupportedModelError, match="'scored' needs head runs"):
-        explainer.explain(images(1), method="scored")
+    registry.register("curved", title="", paper="", needs=(Need.CURVATURE,))(curved)
+    assert "curved" not in explainer.methods
+    with pytest.raises(UnsupportedModelError, match="'curved' needs second derivatives"):
+        explainer.explain(images(1), method="curved")
     with pytest.raises(UsageError, match="'fem' is no sum over channels"):
         explainer.explain(images(1), method="fem", eigen_smooth=True)

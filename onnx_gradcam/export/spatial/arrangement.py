@@ -1,19 +1,17 @@
-"""How a layer's axes make up a feature map ``(N, C, *spatial)``.
+"""Finds how a layer's axes make up a feature map ``(N, C, *spatial)``.
 
-In: the fields of a tensor (`positions`). Out: an `Arrangement`, which moves arrays between the
-layout of the graph and channels-first maps, and says how to write that in ONNX (`attach`).
+In: the fields of a tensor (`positions`). Out: an `Arrangement`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.contract import ExportMetadata
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.spatial.fields import Field, Shape, varying_axes
 from onnx_gradcam.export.spatial.tracking import Fields
 
@@ -27,101 +25,6 @@ _UNEVEN = 2
 
 SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
 """Names of the spatial axes by their number."""
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """The axes of a tensor, and where its rows lie.
-
-    Attributes:
-        layout: one letter per axis: ``N``, ``C``, spatial letters; ``T`` for tokens, ``B`` for an
-            axis that holds batch and windows.
-        grid: ``(h, w)`` for tokens, empty where every spatial axis is an axis of the tensor.
-        order: for tokens: the row of each cell of the grid, among the rows of one image.
-        rows: for tokens: rows per image, those without a place included.
-        source: for tokens whose number depends on the size of the image: the map that has their
-            grid as its spatial axes; `grid`, `order` and `rows` are then an example.
-        source_layout: axes of that map.
-    """
-
-    layout: str
-    grid: tuple[int, ...] = ()
-    order: tuple[int, ...] = ()
-    rows: int = 0
-    source: str = ""
-    source_layout: str = ""
-
-    @property
-    def channel(self) -> int:
-        """The axis of the channels."""
-        return self.layout.index("C")
-
-    @property
-    def is_contiguous(self) -> bool:
-        """Whether the cells of the grid are consecutive rows in their order."""
-        start = self.order[0]
-        return self.order == tuple(range(start, start + len(self.order)))
-
-    @property
-    def has_other_rows(self) -> bool:
-        """Whether there are rows without a place: class, distillation or register tokens."""
-        return self.rows > len(self.order)
-
-    def channels_first(self) -> list[int]:
-        """Return the axes in the order batch, channels, spatial; for maps only."""
-        rest = [i for i, letter in enumerate(self.layout) if letter not in "NC"]
-        return [self.layout.index("N"), self.channel, *rest]
-
-    def channels_last(self) -> list[int]:
-        """Return the axes with the channels moved to the end; for tokens."""
-        rest = [i for i in range(len(self.layout)) if i != self.channel]
-        return [*rest, self.channel]
-
-    @property
-    def source_axes(self) -> list[int]:
-        """The spatial axes of the source."""
-        return [i for i, letter in enumerate(self.source_layout) if letter not in "NC"]
-
-    def sized(self, source_shape: Shape) -> Arrangement:
-        """Return the arrangement for a known size of the source."""
-        grid = tuple(source_shape[axis] for axis in self.source_axes)
-        first, behind = self.order[0], self.rows - self.order[-1] - 1
-        last = first + math.prod(grid)
-        return Arrangement(self.layout, grid, tuple(range(first, last)), last + behind)
-
-    @classmethod
-    def from_metadata(cls, meta: ExportMetadata) -> Arrangement:
-        """Return what an exported file says of its target."""
-        grid = tuple(meta.token_grid or ())
-        order = tuple(meta.token_order)
-        if len(order) == 1 < math.prod(grid):
-            order = tuple(range(order[0], order[0] + math.prod(grid)))
-        source = meta.token_source
-        return cls(
-            meta.target_layout, grid, order, meta.token_rows, source, meta.token_source_layout
-        )
-
-    @property
-    def token_order(self) -> list[int]:
-        """The order as the metadata hold it: the first row alone where the rows are consecutive."""
-        return list(self.order[:1] if self.grid and self.is_contiguous else self.order)
-
-    def to_map(self, tensor: Array) -> Array:
-        """Return a value of the tensor as ``(N, C, *spatial)``."""
-        if not self.grid:
-            return tensor.transpose(self.channels_first())
-        last = tensor.transpose(self.channels_last())
-        rows = last.reshape(-1, self.rows, last.shape[-1])[:, list(self.order)]
-        return rows.transpose(0, 2, 1).reshape(rows.shape[0], rows.shape[2], *self.grid)
-
-    def from_map(self, values: Array, shape: Shape) -> Array:
-        """Return a map in the layout of a tensor of this shape, zero where it has no place."""
-        if not self.grid:
-            return values.transpose(np.argsort(self.channels_first()))
-        rows = np.zeros((values.shape[0], self.rows, values.shape[1]), values.dtype)
-        rows[:, list(self.order)] = values.reshape(*values.shape[:2], -1).transpose(0, 2, 1)
-        last = rows.reshape([shape[axis] for axis in self.channels_last()])
-        return last.transpose(np.argsort(self.channels_last()))
 
 
 def arrange(fields: Fields, shape: Shape, images: int) -> Arrangement | None:

@@ -11,8 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.spatial.arrangement import Arrangement, arrange
+from onnx_gradcam.export.spatial.arrangement import arrange
 from onnx_gradcam.export.spatial.fields import Shape
 from onnx_gradcam.export.spatial.layouts import layout_of_image, spatial_sizes, tensor_layouts
 from onnx_gradcam.export.spatial.positions import track_positions

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 
 _LINEAR = frozenset({"Attention", "Conv", "Einsum", "Gemm", "MatMul", "MultiHeadAttention"})

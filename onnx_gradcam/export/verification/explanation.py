@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     ADDED_OUTPUTS,
@@ -23,7 +24,6 @@ from onnx_gradcam.contract import (
 from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.quantized.score import quantized_rows
 from onnx_gradcam.export.sessions import open_session
-from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.verification.central_differences import (
     OTHER_TOLERANCE,
     TOLERANCE,

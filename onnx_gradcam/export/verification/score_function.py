@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.attach import without_explanation
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.external_data import with_values
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.precision import HALVES, TYPE_ATTRIBUTES
 from onnx_gradcam.export.sessions import open_session
-from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.verification.surrogate import surrogate
 
 Array = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from onnx_gradcam.export.spatial.arrangement import Arrangement
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.verification.score_function import ScoreFunction, with_outputs
 from tests.export.hand_made import SOURCE, source_model
 
