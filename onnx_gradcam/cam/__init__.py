@@ -1,11 +1,22 @@
 """Class activation maps in NumPy: (activations, gradients) in, heat maps out.
 
-`methods` holds one function per published method, `components` the sums and principal components
-that they end in, `registry` finds them by name, `postprocess` turns a raw map into a heat map of
-the image's size with values in [0, 1], and `painting` does both and notes what shows nothing.
+`methods` holds one function per published method, as do `masking`, `smooth` and `black_box` for
+those that run the model again (`runs`, in `blocks`) and `second_order`; `components` the sums and
+principal components that they end in, `registry` finds them by name, `postprocess` turns a raw map
+into a heat map of the image's size with values in [0, 1], and `painting` does both and notes what
+shows nothing. `finer` has the weights of a gradient over several classes.
 """
 
-from onnx_gradcam.cam import methods as methods  # importing it registers the methods
+# importing these registers the methods, in this order
+# isort: off
+from onnx_gradcam.cam import methods as methods
+from onnx_gradcam.cam import second_order as second_order
+from onnx_gradcam.cam import masking as masking
+from onnx_gradcam.cam import smooth as smooth
+from onnx_gradcam.cam import black_box as black_box
+
+# isort: on
+from onnx_gradcam.cam.finer import finer_weights
 from onnx_gradcam.cam.painting import Painted, note_on, paint
 from onnx_gradcam.cam.postprocess import heat_maps, resize_linear
 from onnx_gradcam.cam.registry import (
@@ -23,6 +34,7 @@ __all__ = [
     "Need",
     "Painted",
     "compute",
+    "finer_weights",
     "get_method",
     "heat_maps",
     "method_names",

@@ -46,6 +46,8 @@ class Method:
         smooths: whether it sums over the channels, so that ``eigen_smooth`` can replace the sum.
         function: ``(activations, **needs) -> raw maps``, ``(N, C, *spatial)`` in, ``(N, *spatial)``
             out; one that smooths takes ``combine`` as well, what replaces the sum.
+        sees_activations: False for a method that knows the model from outside: its function takes
+            no activations, and its raw maps are of the image's size.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Method:
     needs: tuple[Need, ...]
     smooths: bool
     function: MethodFunction
+    sees_activations: bool = True
 
     @property
     def needs_gradients(self) -> bool:
@@ -67,7 +70,7 @@ class Method:
         arguments = {need.name.lower(): given[need] for need in self.needs}
         if self.smooths:
             arguments["combine"] = first_component if eigen_smooth else channel_sum
-        return self.function(activations, **arguments)
+        return self.function(*[activations] * self.sees_activations, **arguments)
 
 
 _METHODS: dict[str, Method] = {}
@@ -80,6 +83,7 @@ def register(
     paper: str,
     needs: tuple[Need, ...] = (Need.GRADIENTS,),
     smooths: bool = False,
+    sees_activations: bool = True,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Return a decorator that enters a function into the table under `name`.
 
@@ -90,7 +94,7 @@ def register(
     def enter(function: MethodFunction) -> MethodFunction:
         if name in _METHODS:
             raise ValueError(f"CAM method {name!r} is registered already")
-        _METHODS[name] = Method(name, title, paper, needs, smooths, function)
+        _METHODS[name] = Method(name, title, paper, needs, smooths, function, sees_activations)
         return function
 
     return enter
@@ -160,7 +164,8 @@ def compute(
         further: what else the method needs, see `Need`.
 
     Returns:
-        float32 ``(N, *spatial)``, of either sign.
+        float32 ``(N, *spatial)``, of either sign; ``(N, *size)`` of a method that sees the image
+        and no activations.
 
     Raises:
         UsageError: unknown method, shapes that do not fit, or a method that cannot be smoothed.
