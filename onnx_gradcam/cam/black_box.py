@@ -65,7 +65,7 @@ def _draw_mask(
     mask = (random.random_sample((cells,) * len(size)) < share).astype(np.float32)
     for axis, extent in enumerate(size):
         cell = -(-extent // cells)
-        pixels = np.arange(extent) + random.randint(cell)
+        pixels = np.arange(extent) + int(cell * random.random_sample())
         mask = sample_linear(mask, (pixels + 0.5) * cells / ((cells + 1) * cell) - 0.5, axis)
     return mask
 
