@@ -6,12 +6,15 @@ maps do not depend on the linear algebra library.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float32]
+Combine = Callable[[Maps], Maps]
+"""From summands to maps."""
 
 DENSE_POSITIONS = 200
 """Up to so many positions all eigenvectors are computed; beyond, Lanczos finds the first."""

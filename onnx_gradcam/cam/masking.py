@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.cam.blocks import BLOCK, blocks, random_state, score_images, softmax
-from onnx_gradcam.cam.components import Maps, channel_sum
-from onnx_gradcam.cam.methods import Combine
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum
 from onnx_gradcam.cam.postprocess import resize_linear, sample_linear
 from onnx_gradcam.cam.registry import Need, register
 from onnx_gradcam.cam.runs import ModelRuns

@@ -11,17 +11,20 @@ sum is the ``eigen_smooth`` of pytorch-grad-cam.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import numpy as np
 
 from onnx_gradcam.cam.blocks import random_state
-from onnx_gradcam.cam.components import Maps, channel_sum, first_component, kernel_component
+from onnx_gradcam.cam.components import (
+    Combine,
+    Maps,
+    channel_sum,
+    first_component,
+    kernel_component,
+)
 from onnx_gradcam.cam.registry import Need, register
 from onnx_gradcam.errors import UnsupportedModelError
-
-Combine = Callable[[Maps], Maps]
 
 
 def _spatial_axes(maps: Maps) -> tuple[int, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_gradcam.cam.components import Maps, channel_sum
-from onnx_gradcam.cam.methods import Combine
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum
 from onnx_gradcam.cam.registry import Need, register
 
 

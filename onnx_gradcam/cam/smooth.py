@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_gradcam.cam.blocks import BLOCK, blocks, random_state
-from onnx_gradcam.cam.components import Maps, channel_sum
-from onnx_gradcam.cam.methods import Combine
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum
 from onnx_gradcam.cam.registry import Need, register
 from onnx_gradcam.cam.runs import ModelRuns
 
