@@ -91,21 +91,23 @@ def by_pytorch_grad_cam(
 def by_torchcam(
     network: Network, images: torch.Tensor, classes: Array
 ) -> dict[str, tuple[Array, Array]]:
-    """Return raw and final maps of SS-CAM, IS-CAM and Smooth Grad-CAM++, with our noise."""
+    """Return raw and final maps of Score-CAM and its kin and Smooth Grad-CAM++, with our noise."""
     found = {}
     for name, extractor in (
+        ("scorecam", _torchcam.ScoreCAM(network, "conv")),
         ("sscam", _torchcam.SSCAM(network, "conv")),
         ("iscam", _torchcam.ISCAM(network, "conv")),
         ("smoothgradcam++", _torchcam.SmoothGradCAMpp(network, "conv")),
     ):
-        if name != "iscam":
+        noisy = name in {"sscam", "smoothgradcam++"}
+        if noisy:
             spread = torch.std(images, dim=(1, 2, 3), correction=0, keepdim=True)
             factor = extractor.std * (spread if name == "smoothgradcam++" else 1)
             extractor._distrib = Noise(extractor.num_samples, factor)
         maps = []
         for normalized in (False, True):
             extractor._relu = normalized  # so that raw maps keep their signs
-            if name != "iscam":
+            if noisy:
                 extractor._distrib.again()
             network(images)
             (cam,) = extractor(classes.tolist(), normalized=normalized)

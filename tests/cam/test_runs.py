@@ -97,6 +97,16 @@ def test_the_references_tell_the_methods_apart() -> None:
     assert min(differences) > 0.1
 
 
+def test_where_torchcam_departs_from_score_cam() -> None:
+    """It stretches first, and lays half-pixel centres on one another, as its SS-CAM does."""
+    reference = REFERENCES["torchcam/scorecam/raw"]
+    largest = np.abs(reference).max(axis=(1, 2), keepdims=True)
+    without_noise = sscam(A, SmallRuns(), samples=1, deviation=0)
+    np.testing.assert_array_less(np.abs(without_noise - reference) / largest, 2e-6)
+    ours = np.abs(raw_maps("scorecam", SmallRuns()) - reference) / largest
+    assert (ours.max(axis=(1, 2)) > 1e-3).all()
+
+
 def test_where_torchcam_departs_from_smooth_gradcam_plus_plus() -> None:
     """Its map follows from our pieces by the three departures that the docstring names."""
     found = []
