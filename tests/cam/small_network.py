@@ -69,3 +69,19 @@ class SmallRuns:
         self.gradient_blocks.append(len(images))
         a = activations(images)
         return a, gradients(a, np.eye(self.scores.shape[1])[self.classes[rows]])
+
+
+class LinearRuns:
+    """y = the images times `weights` ``(K, channels, *size)``, summed."""
+
+    def __init__(self, images: Array, weights: Array, classes: Array) -> None:
+        self.images, self.weights, self.classes = images, weights, classes
+        self.scores = self(images, np.arange(len(images)))
+
+    def __call__(self, images: Array, rows: Array) -> Array:
+        axes = list(range(1, images.ndim))
+        return np.tensordot(images, self.weights, (axes, axes)).astype(np.float32)
+
+    def explain(self, images: Array, rows: Array) -> tuple[Array, Array]:
+        g = self.weights[self.classes[rows]]
+        return images, g.astype(np.float32)
