@@ -43,7 +43,7 @@ from onnx_gradcam.export.score import find_score
 from onnx_gradcam.export.target_layer import choose_layer, image_input
 from tools.float64_model import float64_evaluator
 from tools.parity_cases import CASES, Case, blotches
-from tools.parity_oracle import METHODS, UNSIGNED, ReferenceMaps, reference_maps
+from tools.parity_oracle import METHODS, RERUNNING, UNSIGNED, ReferenceMaps, reference_maps
 from tools.torch_models import calibrate, export_torch, randomised
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,13 +58,14 @@ COLUMNS = {
     **{name: (name,) for name in METHODS},
     "eigen_smooth": SMOOTHED,
     "aug_smooth": (AVERAGED,),
+    **{name: (name,) for name in RERUNNING},
 }
 """Column of the table -> methods, with their smoothing; the worst of them is shown."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest differences of one method; of `AVERAGED` those of the exported file only.
+    """Largest differences of one method; of `AVERAGED` and `RERUNNING` those of the file only.
 
     Attributes:
         cam: the exported file on onnxruntime, float32, final maps, absolute.
@@ -131,6 +132,8 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
             found[key] = reference_maps(
                 network, layer, x, classes, name, arrange, eigen_smooth=bool(eigen), known=first
             )
+        for name in RERUNNING if case.reruns else ():
+            found[name] = reference_maps(network, layer, x, classes, name, arrange)
         return found
 
     single = references(model, images)
@@ -169,13 +172,13 @@ def run_case(case: Case, folder: Path, builder: str) -> Row:
         exactly = get_method(name).maps(wide[0], given, eigen_smooth=smooth)
         exact = against(exactly, double[key])[1]
         differences[key] = Difference(cam, raw, rounding, functions, functions_raw, exact)
-    ours = explainer.explain(images.numpy(), classes, aug_smooth=True)
-    raw, cam = compare(AVERAGED, ours.raw_maps, ours.cams, single[AVERAGED])
-    rounding = max(
-        compare(AVERAGED, maps.raw, maps.cams, double[AVERAGED])[1]
-        for maps in (single[AVERAGED], replace(single[AVERAGED], raw=ours.raw_maps, cams=ours.cams))
-    )
-    differences[AVERAGED] = Difference(cam, raw, rounding)
+    for key in (AVERAGED, *(RERUNNING if case.reruns else ())):
+        name, _, averaged = key.partition(":")
+        ours = explainer.explain(images.numpy(), classes, name, aug_smooth=bool(averaged))
+        found = replace(single[key], raw=ours.raw_maps, cams=ours.cams)
+        raw, cam = compare(key, found.raw, found.cams, single[key])
+        rounding = max(compare(key, m.raw, m.cams, double[key])[1] for m in (single[key], found))
+        differences[key] = Difference(cam, raw, rounding)
     strength = [float(np.abs(a).max()) for a in (theirs.activations, theirs.gradients)]
     return Row(case, theirs.activations.shape, recommended, strength[0], strength[1], differences)
 
@@ -308,7 +311,8 @@ Written by `tools/parity.py`: pytorch-grad-cam 1.5.7 on the torch model against 
 the target layer. Final maps lie in [0, 1]; differences of raw maps are relative to the largest
 value of the map. Eigen-CAM, Eigen-Grad-CAM and `eigen_smooth` are compared up to their sign, which
 pytorch-grad-cam leaves to the linear algebra library. Of `eigen_smooth` the worst of the methods is
-shown, of `aug_smooth` Grad-CAM. FEM of less than six positions is zero, and left out.
+shown, of `aug_smooth` Grad-CAM. FEM of less than six positions is zero, and left out; Score-CAM,
+which runs the network once for each channel, is compared on a CNN and on a transformer.
 
 - *One column per method*: largest difference of the final maps in float32, onnxruntime against
   torch, and in brackets the rounding of either: float32 maps against float64 maps of

@@ -35,6 +35,9 @@ METHODS: dict[str, Any] = {
 }
 """Our name of a method -> their class. They have no CAM: see tests/cam/test_cam.py."""
 
+RERUNNING: dict[str, Any] = {"scorecam": _grad_cam.ScoreCAM}
+"""Likewise, of those that run the network again for each channel."""
+
 UNSIGNED = {"eigencam", "eigengradcam"}
 """Methods whose sign they leave to the linear algebra library; so does ``eigen_smooth``."""
 
@@ -78,7 +81,7 @@ def reference_maps(
     """
     raw: list[Array] = []
     options = {"model": network, "target_layers": [layer], "reshape_transform": arrange}
-    with METHODS[method](**options) as cam:
+    with {**METHODS, **RERUNNING}[method](**options) as cam:
         compute = cam.get_cam_image
 
         def record(*args: Any, **kwargs: Any) -> Any:

@@ -1,18 +1,26 @@
 """Class activation maps in NumPy: (activations, gradients) in, heat maps out.
 
-`methods`, `ablation` and `reciprocam` hold one function per published method, `components` the sums
-and principal components that they end in, `runs` what those see of the model that run it again;
-`registry` finds them by name, `postprocess` turns a raw map into a heat map of the image's size
-with values in [0, 1], and `painting` does both and notes what shows nothing.
+`methods` holds one function per published method, as do `ablation` and `reciprocam` for those that
+run the head again, `masking`, `smooth` and `black_box` for those that run the model again, and
+`second_order`. `runs` is what they see of the model, `blocks` how they hand over changed images;
+`components` the sums and principal components that maps end in, `registry` finds methods by name,
+`postprocess` turns a raw map into a heat map of the image's size with values in [0, 1], and
+`painting` does both and notes what shows nothing. `finer` has the weights of a gradient over
+several classes.
 """
 
 # importing these registers the methods, in this order
 # isort: off
 from onnx_gradcam.cam import methods as methods
+from onnx_gradcam.cam import second_order as second_order
 from onnx_gradcam.cam import ablation as ablation
 from onnx_gradcam.cam import reciprocam as reciprocam
+from onnx_gradcam.cam import masking as masking
+from onnx_gradcam.cam import smooth as smooth
+from onnx_gradcam.cam import black_box as black_box
 
 # isort: on
+from onnx_gradcam.cam.finer import finer_weights
 from onnx_gradcam.cam.painting import Painted, note_on, paint
 from onnx_gradcam.cam.postprocess import heat_maps, resize_linear
 from onnx_gradcam.cam.registry import (
@@ -32,6 +40,7 @@ __all__ = [
     "Need",
     "Painted",
     "compute",
+    "finer_weights",
     "get_method",
     "heat_maps",
     "method_names",

@@ -15,6 +15,7 @@ from math import prod
 
 import numpy as np
 
+from onnx_gradcam.cam.blocks import random_state
 from onnx_gradcam.cam.components import (
     Combine,
     Maps,
@@ -23,7 +24,7 @@ from onnx_gradcam.cam.components import (
     kernel_component,
 )
 from onnx_gradcam.cam.registry import Need, register
-from onnx_gradcam.errors import UnsupportedModelError, UsageError
+from onnx_gradcam.errors import UnsupportedModelError
 
 
 def _spatial_axes(maps: Maps) -> tuple[int, ...]:
@@ -264,8 +265,6 @@ def randomcam(activations: Maps, seed: int = 0, combine: Combine = channel_sum) 
     Raises:
         UsageError: the seed is negative or has more than 32 bits.
     """
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed {seed} is not between 0 and {2**32 - 1}")
     shape = (activations.shape[1], *[1] * (activations.ndim - 2))
-    weights = np.random.RandomState(seed).uniform(-1, 1, shape).astype(activations.dtype)
+    weights = random_state(seed).uniform(-1, 1, shape).astype(activations.dtype)
     return combine(weights * activations)

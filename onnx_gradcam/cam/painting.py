@@ -26,7 +26,8 @@ class Painted:
     """Maps of N images.
 
     Attributes:
-        raw: float32 ``(N, *spatial)`` at the size of A; NaN where A, G or the map overflowed.
+        raw: float32 ``(N, *spatial)`` at the size of A, or at that of the image from a method that
+            sees no activations; NaN where A, G or the map overflowed.
         cams: float32 ``(N, *size)`` in [0, 1]; zeros where there is a note.
         notes: N texts: why a map shows nothing; empty where it shows something.
     """
@@ -61,8 +62,9 @@ def paint(
         UsageError: what `registry.compute` refuses, or a size of other axes than A.
         UnsupportedModelError: likewise.
     """
-    needed = {"activations": activations}
-    if gradients is not None and get_method(method).needs_gradients:
+    found = get_method(method)
+    needed = {"activations": activations} if found.sees_activations else {}
+    if gradients is not None and found.needs_gradients:
         needed["gradients"] = gradients
     notes = [""] * len(activations)
     for name, array in needed.items():

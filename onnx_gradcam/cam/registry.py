@@ -52,6 +52,8 @@ class Method:
             above; else it shows what is above the lowest value.
         function: ``(activations, **needs) -> raw maps``, ``(N, C, *spatial)`` in, ``(N, *spatial)``
             out; one that smooths takes ``combine`` as well, what replaces the sum.
+        sees_activations: False for a method that knows the model from outside: its function takes
+            no activations, and its raw maps are of the image's size.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Method:
     smooths: bool
     rectified: bool
     function: MethodFunction
+    sees_activations: bool = True
 
     @property
     def needs_gradients(self) -> bool:
@@ -74,7 +77,7 @@ class Method:
         arguments = {need.name.lower(): given[need] for need in self.needs}
         if self.smooths:
             arguments["combine"] = first_component if eigen_smooth else channel_sum
-        return self.function(activations, **arguments)
+        return self.function(*[activations] * self.sees_activations, **arguments)
 
 
 _METHODS: dict[str, Method] = {}
@@ -88,6 +91,7 @@ def register(
     needs: tuple[Need, ...] = (Need.GRADIENTS,),
     smooths: bool = False,
     rectified: bool = True,
+    sees_activations: bool = True,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Return a decorator that enters a function into the table under `name`.
 
@@ -98,7 +102,9 @@ def register(
     def enter(function: MethodFunction) -> MethodFunction:
         if name in _METHODS:
             raise ValueError(f"CAM method {name!r} is registered already")
-        _METHODS[name] = Method(name, title, paper, needs, smooths, rectified, function)
+        _METHODS[name] = Method(
+            name, title, paper, needs, smooths, rectified, function, sees_activations
+        )
         return function
 
     return enter
@@ -168,7 +174,8 @@ def compute(
         further: what else the method needs, see `Need`.
 
     Returns:
-        float32 ``(N, *spatial)``, of either sign.
+        float32 ``(N, *spatial)``, of either sign; ``(N, *size)`` of a method that sees the image
+        and no activations.
 
     Raises:
         UsageError: unknown method, shapes that do not fit, or a method that cannot be smoothed.

@@ -47,7 +47,12 @@ class HeadRuns(Protocol):
 
 
 class ModelRuns(Protocol):
-    """The whole model, for the N images of a batch."""
+    """The whole model, for the N images of a batch.
+
+    Methods hand over at most `blocks.BLOCK` changed images at a time, and their values may lie
+    outside the range of the images (noise is added, IS-CAM multiplies by more than 1): where the
+    model takes integers, they are for the loader to round and clip.
+    """
 
     @property
     def images(self) -> NDArray[np.float32]:
