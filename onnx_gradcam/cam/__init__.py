@@ -12,9 +12,9 @@ several classes.
 # importing these registers the methods, in this order
 # isort: off
 from onnx_gradcam.cam import methods as methods
-from onnx_gradcam.cam import second_order as second_order
 from onnx_gradcam.cam import ablation as ablation
 from onnx_gradcam.cam import reciprocam as reciprocam
+from onnx_gradcam.cam import second_order as second_order
 from onnx_gradcam.cam import masking as masking
 from onnx_gradcam.cam import smooth as smooth
 from onnx_gradcam.cam import black_box as black_box
