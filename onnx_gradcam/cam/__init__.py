@@ -6,7 +6,7 @@ run the head again, `masking`, `smooth` and `black_box` for those that run the m
 `components` the sums and principal components that maps end in, `registry` finds methods by name,
 `postprocess` turns a raw map into a heat map of the image's size with values in [0, 1], and
 `painting` does both and notes what shows nothing. `finer` has the weights of a gradient over
-several classes.
+several classes, and the method that takes it.
 """
 
 # importing these registers the methods, in this order
@@ -15,6 +15,7 @@ from onnx_gradcam.cam import methods as methods
 from onnx_gradcam.cam import ablation as ablation
 from onnx_gradcam.cam import reciprocam as reciprocam
 from onnx_gradcam.cam import second_order as second_order
+from onnx_gradcam.cam import finer as finer
 from onnx_gradcam.cam import masking as masking
 from onnx_gradcam.cam import smooth as smooth
 from onnx_gradcam.cam import black_box as black_box

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.cam.blocks import softmax
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum
+from onnx_gradcam.cam.registry import Need, register
+from onnx_gradcam.cam.runs import WeightedRuns
 from onnx_gradcam.errors import UnsupportedModelError
 
 EPSILON = 1e-9
@@ -65,3 +68,25 @@ def finer_weights(
     gradient: NDArray[np.float64] = q * (y_c - alpha * y - alpha - target) - p * target * (1 - r)
     gradient += r * (np.arange(y.shape[1]) == chosen)
     return gradient.astype(np.float32)
+
+
+@register(
+    "finercam",
+    title="Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation",
+    paper="arXiv:2501.11309",
+    needs=(Need.WEIGHTS,),
+    smooths=True,
+)
+def finercam(activations: Maps, weights: WeightedRuns, combine: Combine = channel_sum) -> Maps:
+    """Return Grad-CAM of what tells the class from the three that score most alike.
+
+    sum_k alpha_k A^k with alpha_k = mean_ij of the gradient of the T of `finer_weights`.
+
+    Source: Zhang et al., arXiv:2501.11309; as in pytorch-grad-cam.
+
+    Raises:
+        UnsupportedModelError: the model has a single class.
+    """
+    gradients = weights(finer_weights(weights.scores, weights.classes))
+    axes = tuple(range(2, gradients.ndim))
+    return combine(gradients.mean(axis=axes, keepdims=True) * activations)

@@ -21,20 +21,22 @@ class Need(StrEnum):
     """What a method takes beside the activations; its function gets it under the lower-case name.
 
     GRADIENTS as ``gradients``, SEED as ``seed``, HEAD_RUNS as ``head_runs`` (a `runs.HeadRuns`),
-    MODEL_RUNS as ``model_runs`` (a `runs.ModelRuns`), and so on.
+    MODEL_RUNS as ``model_runs`` (a `runs.ModelRuns`), WEIGHTS as ``weights`` (a
+    `runs.WeightedRuns`), and so on.
     """
 
     GRADIENTS = "gradients"
     HEAD_RUNS = "head runs"
     MODEL_RUNS = "whole-model runs"
     SEED = "seed"
+    WEIGHTS = "weighted classes"
     CURVATURE = "second derivatives"
     ATTENTION = "attention"
     LEGRAD = "gradients of attention"
     BIASES = "gradients of biases"
 
 
-RERUNS = frozenset({Need.HEAD_RUNS, Need.MODEL_RUNS})
+RERUNS = frozenset({Need.HEAD_RUNS, Need.MODEL_RUNS, Need.WEIGHTS})
 """Needs for which the model, or a part of it, runs again."""
 
 

@@ -1,7 +1,7 @@
 """What methods see of the model where they run it again: the head behind A, or all of it.
 
-Flows in: changed activations or images. Flows out: scores y of the class that is explained. The
-loader implements both (`onnx_gradcam.runtime.reruns`); methods only know these protocols.
+Flows in: changed activations, images or weights. Flows out: scores y of what is explained, and
+gradients. The loader implements all (`onnx_gradcam.runtime.reruns`); methods only know these.
 """
 
 from __future__ import annotations
@@ -75,4 +75,22 @@ class ModelRuns(Protocol):
 
     def explain(self, images: NDArray[np.float32], rows: Rows) -> tuple[Maps, Maps]:
         """Return A and G, ``(M, C, *spatial)``, of changed images, for the class explained."""
+        ...
+
+
+class WeightedRuns(Protocol):
+    """The file once more, for a weighted sum of classes in place of one, for the same N images."""
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """int64 ``(N,)``: what is explained."""
+        ...
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 ``(N, K)``: y of all classes, before softmax."""
+        ...
+
+    def __call__(self, weights: NDArray[np.float32]) -> Maps:
+        """Return dy/dA ``(N, C, *spatial)`` of y = sum_k w_k y_k, for weights ``(N, K)``."""
         ...

@@ -192,6 +192,7 @@ def attach(
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
+    _declare_captured(model, nodes, graph)
     for given in inputs:
         model.graph.input.append(_value_info(given.name, given.dtype, given.shape))
         if given.default is not None:
@@ -257,6 +258,22 @@ def _live_nodes(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodePr
             needed.update(Graph.reads(node))
             kept.append(node)
     return kept[::-1]
+
+
+def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:
+    """Declare sizes that a sub-graph reads from outside: inference there knows no values.
+
+    Without it, Resize in a sub-graph does not know how many sizes it gets.
+    """
+    declared = {value.name: value for value in model.graph.value_info}
+    inner = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
+    for name in sorted({name for body in inner for node in body.node for name in node.input}):
+        known = graph.type_of(name)
+        if known is None or known.dtype != TensorProto.INT64 or known.shape is None:
+            continue
+        if name in graph.producer and all(isinstance(size, int) for size in known.shape):
+            value = declared.get(name) or model.graph.value_info.add()
+            value.CopyFrom(_value_info(name, known.dtype, known.shape))
 
 
 def _constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:

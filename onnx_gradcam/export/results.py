@@ -33,7 +33,8 @@ def emit_results(job: Job, built: Built, seed: Seed) -> None:
     emit = built.emit
     if job.objective.several:
         emit_gradients(emit, built.gradient, job.target, ONE_GRADIENT)
-        repeat_for_seeds(emit, seed.seed, {ONE_GRADIENT: GRADIENTS_OUTPUT})
+        shape = job.graph.shape(job.scores.tensor)
+        repeat_for_seeds(emit, seed.seed, shape, {ONE_GRADIENT: GRADIENTS_OUTPUT})
     else:
         emit_gradients(emit, built.gradient, job.target)
     if job.second_order:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.cam import Need
 from onnx_gradcam.cam.components import Maps
 from onnx_gradcam.cam.runs import Rows
-from onnx_gradcam.contract import SCORE_OUTPUT, ExportMetadata
+from onnx_gradcam.contract import SCORE_OUTPUT, WEIGHTS_INPUT, ExportMetadata
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.runtime.extra_inputs import Values
 from onnx_gradcam.runtime.feeds import BatchFeeds, BatchRunner
@@ -60,8 +60,10 @@ class Reruns:
     @property
     def offered(self) -> frozenset[Need]:
         """What methods get: runs of the whole model are of classes alone."""
-        of_classes = {Need.MODEL_RUNS} if self.metadata.objective == "class" else set()
-        return frozenset({Need.HEAD_RUNS, *of_classes})
+        if self.metadata.objective != "class":
+            return frozenset({Need.HEAD_RUNS})
+        weighted = {Need.WEIGHTS} if WEIGHTS_INPUT in self.metadata.fed_inputs else set()
+        return frozenset({Need.HEAD_RUNS, Need.MODEL_RUNS, *weighted})
 
     def predict(self, batch: NDArray[Any], extra_inputs: Values | None) -> NDArray[Any]:
         """Return the model's own output of scores, without running the gradient.
@@ -104,7 +106,12 @@ class Reruns:
         """
         feeds = self.runner.feeds(batch, seeds, extra_inputs, self._fixed)
         call = _Call(self, feeds, seeds, found)
-        return {Need.HEAD_RUNS: _HeadRuns(call), Need.MODEL_RUNS: _ModelRuns(call, explain)}
+        of_model = _ModelRuns(call, explain)
+        return {
+            Need.HEAD_RUNS: _HeadRuns(call),
+            Need.MODEL_RUNS: of_model,
+            Need.WEIGHTS: _WeightedRuns(call, of_model),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,21 +211,46 @@ class _ModelRuns:
         return scores.astype(np.float32, copy=False)
 
     def explain(self, images: NDArray[np.float32], rows: Rows) -> tuple[Maps, Maps]:
-        found = []
-        for piece in _pieces(len(images)):
-            fed = self._fed(images[piece], rows[piece])
-            batch = fed.per_image.pop(self.call.file.runner.image_input.name)
-            asked = self.call.file.metadata.fed_inputs
-            seeds = {n: fed.per_image.pop(n) for n in asked if n in fed.per_image}
-            found.append(self.explained(batch, seeds, fed.per_image | fed.shared))
+        found = [
+            self.explain_fed(self._fed(images[piece], rows[piece]), {})
+            for piece in _pieces(len(images))
+        ]
         activations, gradients = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return activations, gradients
+
+    def explain_fed(self, fed: BatchFeeds, other: Mapping[str, NDArray[Any]]) -> tuple[Maps, Maps]:
+        """Return A and G of what is fed; `other` replaces some of what says which y."""
+        per_image = dict(fed.per_image)
+        batch = per_image.pop(self.call.file.runner.image_input.name)
+        asked = self.call.file.metadata.fed_inputs
+        seeds = {name: per_image.pop(name) for name in asked if name in per_image}
+        return self.explained(batch, {**seeds, **other}, per_image | dict(fed.shared))
 
     def _fed(self, images: NDArray[np.float32], rows: Rows) -> BatchFeeds:
         feeds, declared = self.call.feeds, self.call.file.runner.image_input
         per_image = {name: value[rows] for name, value in feeds.per_image.items()}
         per_image[declared.name] = declared.from_channels_first(images)
         return BatchFeeds(per_image, feeds.shared)
+
+
+@dataclass(frozen=True, eq=False)
+class _WeightedRuns:
+    """See `cam.runs.WeightedRuns`."""
+
+    call: _Call
+    model: _ModelRuns
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        return self.model.classes
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        return self.model.scores
+
+    def __call__(self, weights: NDArray[np.float32]) -> Maps:
+        column = weights[:, None] if self.call.file.metadata.several else weights
+        return self.model.explain_fed(self.call.feeds, {WEIGHTS_INPUT: column})[1]
 
 
 def _pieces(images: int) -> list[slice]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnx_gradcam import Explainer, load
-from onnx_gradcam.cam import compute
+from onnx_gradcam.cam import compute, finer_weights
 from onnx_gradcam.errors import ClassNotFoundError, UnsupportedModelError, UsageError
 from onnx_gradcam.export.pipeline import export_model
 from tests.export.objective_models import objective_model
@@ -97,6 +97,33 @@ def test_a_session_runs_once_for_several_classes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(type(loaded._runner), "run", counting)
     loaded.explain_classes(IMAGES[:1], [0, 1, 2])
     assert batches == [1]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_finercam_is_gradcam_of_the_weights_that_set_a_class_apart(
+    several: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.onnx"
+    export_model(
+        objective_model("classifier"), path, several=several, verify=False, **OPTIONS["classifier"]
+    )
+    loaded = load(path, device="cpu")
+    found = loaded.explain(IMAGES, [2, 0], "finercam")
+    weights = finer_weights(np.log(found.scores), np.array([2, 0]))
+    assert np.abs(weights).max() > 0.5
+    by_hand = loaded.explain(IMAGES, weights=weights)
+    size = np.abs(by_hand.raw_maps).max()
+    np.testing.assert_allclose(found.raw_maps / size, by_hand.raw_maps / size, atol=1e-5)
+    plain = loaded.explain(IMAGES, [2, 0])
+    assert np.abs(found.raw_maps - plain.raw_maps).max() > 0.1 * size
+    assert found.classes.tolist() == [2, 0]
+    both = loaded.explain_classes(IMAGES[:1], [2, 0], "finercam")
+    np.testing.assert_allclose(both.raw_maps[0], found.raw_maps[0], atol=1e-5 * size)
+
+
+def test_finercam_needs_weights() -> None:
+    with pytest.raises(UnsupportedModelError, match="'finercam' needs weighted classes"):
+        explainer("segmenter").explain(IMAGES, method="finercam")
 
 
 def test_both_sides_of_a_logit() -> None:
