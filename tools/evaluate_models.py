@@ -33,7 +33,16 @@ from tools.evaluation_notes import AFTER, AGREEMENT, BEFORE
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS = REPOSITORY / "models"
 SHARED = Path(os.environ.get("ONNX_GRADCAM_SHARED") or REPOSITORY.parent / "shared")
-METHODS = ("gradcam", "gradcam++", "layercam", "eigencam", "noise", "centre")
+ONE_RUN = (
+    *("gradcam", "gradcam++", "hirescam", "gradcamelementwise", "layercam", "xgradcam"),
+    *("eigencam", "eigengradcam", "segeigencam", "kpcacam", "fem", "shapleycam"),
+)
+FEW_RUNS = ("finercam", "reciprocam", "vitreciprocam", "smoothgradcam++")
+MANY_RUNS = ("ablationcam", "scorecam", "sscam", "iscam", "occlusion", "rise")
+FLOORS = ("randomcam", "noise", "centre")
+METHODS = (*ONE_RUN, *FEW_RUNS, *FLOORS)
+"""Of every model; those of `MANY_RUNS` where the model is tiny."""
+
 PERCENTILES = (20, 40, 60, 80)
 
 
@@ -48,6 +57,7 @@ class Case:
         photos: the photos.
         labels: file of class names, or None.
         boxes: where the objects are, or None.
+        methods: what is compared.
     """
 
     title: str
@@ -56,6 +66,7 @@ class Case:
     photos: Sequence[Path]
     labels: Path | None = None
     boxes: Path | None = None
+    methods: Sequence[str] = METHODS
 
 
 def cases(count: int) -> Iterator[Case]:
@@ -70,6 +81,7 @@ def cases(count: int) -> Iterator[Case]:
         sorted(tiny.glob("*.png")),
         tiny / "labels.txt",
         tiny / "annotations.json",
+        (*ONE_RUN, *FEW_RUNS, *MANY_RUNS, *FLOORS),
     )
     yield Case(
         "EfficientNet-Lite0", MODELS / "efficientnet_lite0.onnx", "efficientnet-lite", chosen
@@ -90,13 +102,14 @@ def run(case: Case, builder: str, seed: int) -> Evaluation:
         "labels": case.labels,
         "verify": False,
     }
+    further: dict[str, Any] = {"weights": True, "second_order": True}
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "model.cam.onnx"
-        onnx_gradcam.export_model(case.model, exported, **options)
+        onnx_gradcam.export_model(case.model, exported, **options, **further)
         explainer = onnx_gradcam.load(exported, device="cpu")
         layer = explainer.metadata.target
         twins = export_randomised(
-            case.model, Path(scratch), stages=1, seed=seed, layer=layer, **options
+            case.model, Path(scratch), stages=1, seed=seed, layer=layer, **options, **further
         )
         boxes = None if case.boxes is None else read_annotations(case.boxes)
         samples = [
@@ -107,7 +120,7 @@ def run(case: Case, builder: str, seed: int) -> Evaluation:
         return evaluate(
             explainer,
             samples,
-            methods=METHODS,
+            methods=case.methods,
             randomised=[onnx_gradcam.load(twin, device="cpu") for twin in twins],
             settings=Settings(seed=seed, percentiles=PERCENTILES),
         )
@@ -144,7 +157,7 @@ def main() -> int:
             result = run(case, arguments.gradient_builder, arguments.seed)
             heading = f"### {case.title}, {len(result.samples)} images"
             print(heading, f"{time.monotonic() - start:.0f} s", result.summary(), sep="\n")
-            parts += [heading, turned(result)]
+            parts += [heading, result.markdown()]
     except (OnnxGradCamError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -152,15 +165,6 @@ def main() -> int:
     arguments.output.write_text(text, encoding="utf-8")
     print(f"wrote {arguments.output}")
     return 0
-
-
-def turned(result: Evaluation) -> str:
-    """Return the table in Markdown with a row per metric: there are more of them than methods."""
-    rows = [line.strip("| ").split(" | ") for line in result.markdown().splitlines()]
-    header, *columns = [row for row in rows if set(row[0]) != {"-"}]
-    lines = [["metric", *(row[0] for row in columns)], ["---", *("---:" for _ in columns)]]
-    lines += [list(cells) for cells in zip(header[1:], *(r[1:] for r in columns), strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
