@@ -92,7 +92,7 @@ def explain_photos(
     classes: Sequence[ClassId] = (),
     top_k: int | None = None,
     above: float | None = None,
-    method: str = "gradcam",
+    method: str | None = None,
     force: bool = False,
     **options: Unpack[ExplainOptions],
 ) -> Iterator[ExplainedPhoto | FailedPhoto]:
@@ -106,7 +106,7 @@ def explain_photos(
         classes: indices, ranks or labels to explain.
         top_k: the k highest scores as well; without any of these, the highest one.
         above: every class with a higher score as well, the highest one where there is none.
-        method: name of the CAM method.
+        method: as in `Explainer.explain`.
         force: files may be overwritten.
         options: as in `Explainer.explain`, the same for all photos; extra inputs with a row per
             image for an array file of several.

@@ -138,6 +138,8 @@ class ExportMetadata:
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
         outputs: names of the added outputs, in order.
+        fused: of a CAM in the graph: its ``method``, its ``size`` (``map``, ``input`` or extents)
+            and whether it is ``normalised``; None without one.
         objective: what y is, e.g. ``class``; see docs/objectives.md.
         seed_inputs: names of what says which y: inputs, but for a class fixed at export.
         several: whether there are T classes per image, on a second axis.
@@ -173,6 +175,7 @@ class ExportMetadata:
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=lambda: list(ADDED_OUTPUTS))
+    fused: dict[str, Any] | None = None
     activation: str = ""
     objective: str = "class"
     seed_inputs: list[str] = field(default_factory=lambda: [CLASS_INPUT])

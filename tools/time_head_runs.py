@@ -56,7 +56,9 @@ def main() -> None:
             first[name] = perf_counter() - start
         timings = interleaved(contestants, given.repetitions)
     unit = timings["plain"].median
-    channels, *grid = explainer.explain(x, 0).activations.shape[1:]
+    activations = explainer.explain(x, 0).activations
+    assert activations is not None, "exported with all outputs"
+    channels, *grid = activations.shape[1:]
     print(f"{given.model.stem}: A of {channels} channels, {' x '.join(map(str, grid))};")
     print(
         f"plain run {1e3 * unit:.1f} ms, {given.threads} threads, {given.repetitions} repetitions"

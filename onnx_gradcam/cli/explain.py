@@ -88,10 +88,9 @@ from onnx_gradcam.errors import BatchError
 )
 @click.option(
     "--method",
-    default="gradcam",
-    show_default=True,
     metavar="NAME",
-    help="The CAM method; onnx-gradcam methods lists them.",
+    help="The CAM method; onnx-gradcam methods lists them.  [default: gradcam, or the one that"
+    " the file holds alone]",
 )
 @click.option(
     "--eigen-smooth",
@@ -130,7 +129,7 @@ def command(
     mask: Path | None,
     boxes: tuple[int, ...],
     embedding: Path | None,
-    method: str,
+    method: str | None,
     eigen_smooth: bool,
     aug_smooth: bool,
     seed: int,

@@ -18,6 +18,7 @@ from onnx_gradcam.preprocessing import PRESETS
     epilog=examples(
         "onnx-gradcam export model.onnx -o model.cam.onnx --preprocess imagenet",
         "onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0",
+        "onnx-gradcam export model.onnx -o model.cam.onnx --fuse-cam gradcam --outputs cam",
         "onnx-gradcam export yolo.onnx -o yolo.cam.onnx --objective detection --class-channels 4:",
     ),
 )
@@ -98,6 +99,31 @@ from onnx_gradcam.preprocessing import PRESETS
     metavar="FILE",
     help="Class names, one a line; stored in the file.",
 )
+@click.option(
+    "--fuse-cam",
+    metavar="METHOD",
+    help="Compute the heat map in the graph, by a method of plain tensor algebra, as the output"
+    " `cam`: for C++, C#, Java, JavaScript, Triton.",
+)
+@click.option(
+    "--cam-size",
+    default="map",
+    show_default=True,
+    metavar="map|input|HxW",
+    help="Size of that map: of the layer, of the image, or any other; bilinear.",
+)
+@click.option(
+    "--cam-normalise",
+    is_flag=True,
+    help="Stretch that map to [0, 1]; `cam_scales` says what 0 and 1 stand for.",
+)
+@click.option(
+    "--outputs",
+    type=click.Choice(["all", "cam"]),
+    default="all",
+    show_default=True,
+    help="cam leaves out activations and gradients, the large ones.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
@@ -120,6 +146,10 @@ def command(
     second_order: bool,
     preprocess: str | None,
     labels: Path | None,
+    fuse_cam: str | None,
+    cam_size: str,
+    cam_normalise: bool,
+    outputs: str,
     force: bool,
     no_verify: bool,
     inputs: tuple[str, ...],
@@ -150,5 +180,9 @@ def command(
         force=force,
         verify=not no_verify,
         inputs=read_inputs(inputs) or None,
+        fuse_cam=fuse_cam,
+        cam_size=cam_size,
+        cam_normalise=cam_normalise,
+        outputs=outputs,
     )
     show_report(report, as_json=as_json)

@@ -58,7 +58,7 @@ class Subject:
         batch = self._as_input(images)
         extra = self.explainer.extra_inputs.for_each_class(self._extra, len(batch))
         found = self.explainer.explain(batch, classes, method, extra_inputs=extra)
-        self.grid = found.activations.shape[2:]
+        self.grid = found.raw_maps.shape[1:]
         return found.cams, found.classes
 
     def explaining(self, method: str) -> Explain:

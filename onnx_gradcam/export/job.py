@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.export.attach import ClassInput
 from onnx_gradcam.export.files.model_file import LoadedModel
+from onnx_gradcam.export.fuse import Fusion
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.objective import Objective
 from onnx_gradcam.export.score import Score
@@ -43,3 +44,4 @@ class Job:
     force: bool
     verify: bool
     inputs: Mapping[str, NDArray[Any]] | None
+    fusion: Fusion | None = None

@@ -36,6 +36,7 @@ from onnx_gradcam.export.curvature import check_curvature
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
+from onnx_gradcam.export.fuse import Fusion
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
 from onnx_gradcam.export.job import Job
@@ -47,7 +48,7 @@ from onnx_gradcam.export.precision import (
     refuse_invalid_halves,
 )
 from onnx_gradcam.export.report import ExportReport
-from onnx_gradcam.export.results import added_outputs, emit_results, metadata_of
+from onnx_gradcam.export.results import added_outputs, emit_fused, emit_results, metadata_of
 from onnx_gradcam.export.score import Score
 from onnx_gradcam.export.score_map import find_objective
 from onnx_gradcam.export.seed import Seed, emit_seed
@@ -88,6 +89,10 @@ def export_model(
     force: bool = False,
     verify: bool = True,
     inputs: Mapping[str, NDArray[Any]] | None = None,
+    fuse_cam: str | None = None,
+    cam_size: str | Sequence[int] = "map",
+    cam_normalise: bool = False,
+    outputs: str = "all",
 ) -> ExportReport:
     """Write a copy of the model that also outputs A and dy^c/dA, and report what was done.
 
@@ -115,6 +120,11 @@ def export_model(
         force: replace an existing output.
         verify: prove the file before it appears under its name.
         inputs: values for inputs of the model to prove it with, in place of random ones.
+        fuse_cam: name of a CAM method to compute in the graph, as the output ``cam``.
+        cam_size: size of that map: ``map`` (that of the layer), ``input`` (that of the image) or
+            extents, ``(H, W)`` or ``"HxW"``.
+        cam_normalise: stretch it to [0, 1], and give its scale as the output ``cam_scales``.
+        outputs: ``all``, or ``cam`` to leave out activations and gradients.
 
     Returns:
         The report.
@@ -124,6 +134,7 @@ def export_model(
             `UnavailableError` (builder) or `WriteError`.
         VerificationError: the exported model did not prove right. No file is left.
     """
+    fusion = Fusion.parse(fuse_cam, cam_size, cam_normalise, outputs, further=second_order)
     recipe = resolve_preprocessing(preprocess)
     mode = ClassInput.parse(class_input)
     asked = check_objective(
@@ -162,6 +173,7 @@ def export_model(
         force=force,
         verify=verify,
         inputs=inputs,
+        fusion=fusion,
     )
     try:
         return _export(job, gradient_builder, status)
@@ -204,7 +216,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     (seed,) = seeds
     emit_results(job, built, seed)
-    outputs = added_outputs(job, built.emit, seed)
+    outputs = added_outputs(job, built.emit, seed, emit_fused(job, built.emit))
     inputs = seed_inputs(job.objective, job.class_input, scores, graph)
     metadata = metadata_of(job, built, [output.name for output in outputs])
     exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
@@ -240,6 +252,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),
+        fused="" if job.fusion is None else str(job.fusion),
         nodes_added=len(exported.graph.node) - len(graph.original.graph.node),
         bytes_written=written,
         verification=verification,

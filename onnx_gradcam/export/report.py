@@ -30,6 +30,7 @@ class ExportReport:
         bytes_written: size of the file(s) in bytes.
         verification: what was checked, None with ``verify=False``.
         warnings: one line each.
+        fused: the CAM in the graph, in words; empty without one.
     """
 
     output: Path
@@ -46,6 +47,7 @@ class ExportReport:
     bytes_written: int
     verification: VerificationReport | None
     warnings: tuple[str, ...] = ()
+    fused: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -68,6 +70,7 @@ class ExportReport:
             ("layer", f"{self.target} {shape}: {self.target_reason}"),
             ("score", f"{self.score}, {self.num_classes} classes"),
             ("gradient", f"{self.builder} {self.builder_version}: {self.builder_reason}"),
+            *([("cam", self.fused)] if self.fused else []),
             *(("warning", text) for text in self.warnings),
         ]
         lines = [f"{name:9} {text}" for name, text in rows]

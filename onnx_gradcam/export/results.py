@@ -19,6 +19,7 @@ from onnx_gradcam.contract import (
 from onnx_gradcam.export.attach import AddedOutput, emit_gradients, output_shape
 from onnx_gradcam.export.builders.select import Built
 from onnx_gradcam.export.curvature import emit_curvature
+from onnx_gradcam.export.fuse import Image, emit_cam
 from onnx_gradcam.export.job import Job
 from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.seed import Seed
@@ -50,15 +51,32 @@ def _described(seed: Seed) -> dict[str, str]:
     return {name: output for output, name in outputs.items() if name}
 
 
-def added_outputs(job: Job, emit: Emitter, seed: Seed) -> list[AddedOutput]:
-    """Return the added outputs, in order."""
+def emit_fused(job: Job, emit: Emitter) -> list[AddedOutput]:
+    """Emit the CAM where one is asked for, and return the outputs that it adds."""
+    if job.fusion is None:
+        return []
+    layout = job.preprocessing.layout if job.preprocessing else None
+    image = Image.of(job.graph, job.image, job.target, layout)
+    shape = output_shape(job.graph, job.target, job.image)
+    several = [SEVERAL] if job.objective.several else []
+    return emit_cam(emit, job.fusion, shape, image, classes=several)
+
+
+def added_outputs(
+    job: Job, emit: Emitter, seed: Seed, fused: list[AddedOutput]
+) -> list[AddedOutput]:
+    """Return the added outputs, in order; `fused` are those of the CAM."""
     dtype = emit.dtype(job.target.tensor)
     shape = output_shape(job.graph, job.target, job.image)
     several = [SEVERAL] if job.objective.several else []
     of_image = [*shape[:1], *several]
-    return [
+    maps = [
         AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
         AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
+    ]
+    return [
+        *(() if job.fusion and job.fusion.alone else maps),
+        *fused,
         *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
         *([AddedOutput(CURVATURE_OUTPUT, dtype, shape)] if job.second_order else []),
     ]
@@ -93,6 +111,7 @@ def metadata_of(job: Job, built: Built, outputs: list[str]) -> ExportMetadata:
         labels=job.labels,
         straight_through=straight_through(job.tail.nodes),
         outputs=outputs,
+        fused=None if job.fusion is None else job.fusion.to_dict(),
         activation=job.scores.activation,
         objective=job.objective.kind,
         seed_inputs=list(job.objective.inputs),

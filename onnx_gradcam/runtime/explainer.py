@@ -10,7 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from onnx_gradcam.cam import Need, method_names
+from onnx_gradcam.cam import Need, Painted, method_names
 from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
 from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
@@ -19,8 +19,9 @@ from onnx_gradcam.runtime.explanation import Explanation, FloatArray
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.found import Found
+from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.how import OFFERED, How
-from onnx_gradcam.runtime.image_input import ImageInput
+from onnx_gradcam.runtime.image_input import ImageInput, without_channels
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
@@ -125,6 +126,7 @@ class Explainer:
         self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
         parts = None if opened is None else Parts(opened)
         self._reruns = None if parts is None else Reruns(parts, self.metadata, self._runner)
+        self._fused = FusedCam.alone_in(self.metadata)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -144,7 +146,12 @@ class Explainer:
     @property
     def methods(self) -> tuple[str, ...]:
         """The names of the CAM methods that the file can serve."""
-        return method_names(self._offered)
+        return method_names(self._offered) if self._fused is None else (self._fused.method,)
+
+    @property
+    def default_method(self) -> str:
+        """The method where none is named: ``gradcam``, or the only one that the file holds."""
+        return "gradcam" if self._fused is None else self._fused.method
 
     @property
     def _offered(self) -> frozenset[Need]:
@@ -178,7 +185,7 @@ class Explainer:
         self,
         x: ArrayLike,
         classes: ClassIds | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for a batch of images.
@@ -189,7 +196,7 @@ class Explainer:
             classes: the class to explain: an index, -k for the k-th highest score, a label, a
                 sequence of one per image, or None for the highest score of each image (for the
                 fixed class of a file exported with ``--class-input fixed:K``).
-            method: name of the CAM method, one of `methods`.
+            method: name of the CAM method, one of `methods`; None for `default_method`.
             options: see `ExplainOptions`.
 
         Raises:
@@ -207,7 +214,7 @@ class Explainer:
         self,
         x: ArrayLike,
         classes: ClassIds | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for one or several classes of one prepared image.
@@ -215,7 +222,7 @@ class Explainer:
         Args:
             x: the image as in `explain`, with a batch axis of one or without.
             classes: one class or a sequence of them; None for the highest score.
-            method: name of the CAM method.
+            method: as in `explain`.
             options: see `ExplainOptions`.
 
         Raises:
@@ -234,7 +241,7 @@ class Explainer:
         self,
         photo: PhotoSource,
         classes: ClassIds | None = None,
-        method: str = "gradcam",
+        method: str | None = None,
         **options: Unpack[ExplainOptions],
     ) -> Explanation:
         """Return heat maps for one or several classes of one photo.
@@ -246,7 +253,7 @@ class Explainer:
         Args:
             photo: path, encoded bytes, or a uint8 RGB array ``(H, W, 3)``.
             classes: one class or a sequence of them, as in `explain`; None for the highest score.
-            method: name of the CAM method.
+            method: as in `explain`.
             options: see `ExplainOptions`.
 
         Raises:
@@ -272,17 +279,18 @@ class Explainer:
             pixels, self.preprocessing, self.image_input.layout, self.image_input.dtype
         )
         if not self.image_input.has_channels:
-            image = _without_channels(image, self.image_input)
+            image = without_channels(image, self.image_input)
         seeds = self._seeds.read(classes, options, 1, each=True)
         extra = options.get("extra_inputs") or {}
         return self._explain(
             self.image_input.fit(image), seeds, how, extra, photo=pixels, geometry=geometry
         )
 
-    def _how(self, method: str, options: ExplainOptions) -> How:
+    def _how(self, method: str | None, options: ExplainOptions) -> How:
         checked_names(options)
         smooth = options.get("eigen_smooth", False), options.get("aug_smooth", False)
-        return How(method, *smooth, options.get("seed", 0)).checked(self.image_input, self._offered)
+        how = How(method or self.default_method, *smooth, options.get("seed", 0))
+        return how.checked(self.image_input, self._offered, self._fused)
 
     def _explain(
         self, batch: NDArray[Any], seeds: Seeds, how: How, extra_inputs: Values, **photo: Any
@@ -294,7 +302,6 @@ class Explainer:
         """
         if how.aug_smooth and self.metadata.places:
             raise UsageError("aug_smooth mirrors images, and masks and boxes do not follow")
-        size = self.image_input.spatial(batch.shape)
         feeds = seeds.together(self.metadata.several)
         extra = extra_inputs
         if not seeds.maps:
@@ -302,16 +309,12 @@ class Explainer:
         elif not self.metadata.several and seeds.maps > 1:
             extra = self.extra_inputs.for_each_class(extra, seeds.maps, len(batch))
             batch = np.repeat(batch, seeds.maps, axis=0)
-        found = self._run(batch, feeds, extra, seeds.maps)
-        further = self._further(batch, feeds, found, extra, seeds.maps)
-        painted = how.paint(found.activations, found.gradients, size, further)
+        found, painted = self._maps(batch, feeds, extra, seeds.maps, how)
         if how.aug_smooth:
             maps = [painted]
             same = self._of_same_classes(feeds, found.classes)
             for version in other_versions(batch, self.image_input):
-                other = self._run(version, same, extra, seeds.maps)
-                further = self._further(version, same, other, extra, seeds.maps)
-                maps.append(how.paint(other.activations, other.gradients, size, further))
+                maps.append(self._maps(version, same, extra, seeds.maps, how)[1])
             painted = average(maps)
         return Explanation(
             cams=painted.cams,
@@ -319,7 +322,7 @@ class Explainer:
             notes=painted.notes,
             labels=self.labels,
             objective=self.metadata.objective,
-            **vars(found),
+            **found.explained,
             **vars(how),
             **photo,
         )
@@ -334,10 +337,26 @@ class Explainer:
         """Return what the session gives, a row for each map."""
         names = [self.metadata.score_output, *self.metadata.outputs]
         values = self._runner.run(names, batch, feeds, extra_inputs)
-        found = dict(zip(names, values, strict=True))
         self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
-        return Found.from_outputs(scores, found, maps if self.metadata.several else 0)
+        outputs = dict(zip(names, values, strict=True))
+        return Found.from_outputs(scores, outputs, maps if self.metadata.several else 0)
+
+    def _maps(
+        self,
+        batch: NDArray[Any],
+        feeds: Mapping[str, NDArray[Any]],
+        extra_inputs: Values,
+        maps: int,
+        how: How,
+    ) -> tuple[Found, Painted]:
+        """Return what the session gives, a row for each map, and the maps."""
+        found = self._run(batch, feeds, extra_inputs, maps)
+        size = self.image_input.spatial(batch.shape)
+        if self._fused is not None:
+            return found, self._fused.paint(found.fused, size)
+        further = self._further(batch, feeds, found, extra_inputs, maps)
+        return found, how.paint(found.activations, found.gradients, size, further)
 
     def _further(
         self,
@@ -360,8 +379,7 @@ class Explainer:
         self, batch: NDArray[Any], seeds: Mapping[str, NDArray[Any]], extra_inputs: Values
     ) -> tuple[FloatArray, FloatArray]:
         """Return A and G for one map of each image."""
-        found = self._run(batch, seeds, extra_inputs, 1)
-        return found.activations, found.gradients
+        return self._run(batch, seeds, extra_inputs, 1).known_maps
 
     def _of_same_classes(
         self, feeds: Mapping[str, NDArray[Any]], classes: NDArray[np.int64]
@@ -372,17 +390,3 @@ class Explainer:
             known = classes.reshape(same[CLASS_INPUT].shape)
             same[CLASS_INPUT] = np.where(known < 0, same[CLASS_INPUT], known)
         return same
-
-
-def _without_channels(image: NDArray[Any], declared: ImageInput) -> NDArray[Any]:
-    """Return a grey picture ``(1, H, W)`` as ``(H, W)``.
-
-    Raises:
-        UsageError: it has colours.
-    """
-    if image.shape[0] != 1:
-        raise UsageError(
-            f"the model takes grey pictures {declared.describe()}; export it again with a"
-            ' preprocessing of "color": "GRAY"'
-        )
-    return np.asarray(image[0])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, paint
 from onnx_gradcam.cam.postprocess import rectified
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
+from onnx_gradcam.runtime.fused import WAY_OUT
 
 if TYPE_CHECKING:
     from onnx_gradcam.runtime.photo import Photo
@@ -32,9 +33,10 @@ class Explanation:
         cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes);
             zeros where there is a note.
         raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize; with
-            `aug_smooth` the mean of those of all versions.
-        activations: float32 ``(N, C, h, w)``, A of the target layer.
-        gradients: float32 ``(N, C, h, w)``, dy^c/dA.
+            `aug_smooth` the mean of those of all versions. Of a file that holds the CAM alone:
+            the positive part, at the size that the file computes.
+        activations: float32 ``(N, C, h, w)``, A of the target layer; None for such a file.
+        gradients: float32 ``(N, C, h, w)``, dy^c/dA; None for such a file.
         method: name of the CAM method.
         y: float32 ``(N,)``, what was explained: the value of the objective; None for the score of
             a class, see `class_scores`.
@@ -55,8 +57,8 @@ class Explanation:
     classes: NDArray[np.int64]
     cams: FloatArray
     raw_maps: FloatArray
-    activations: FloatArray
-    gradients: FloatArray
+    activations: FloatArray | None
+    gradients: FloatArray | None
     method: str
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
@@ -124,7 +126,8 @@ class Explanation:
         Raises:
             UsageError: an unknown method, one that cannot be smoothed, or one that runs parts of
                 the model again.
-            UnsupportedModelError: the method needs more than activations and gradients.
+            UnsupportedModelError: the method needs more than activations and gradients, or the
+                file gave none.
         """
         again = RERUNS.intersection(get_method(method).needs)
         if again:
@@ -154,8 +157,8 @@ class Explanation:
 
 def explain_maps(
     method: str,
-    activations: NDArray[Any],
-    gradients: NDArray[Any],
+    activations: NDArray[Any] | None,
+    gradients: NDArray[Any] | None,
     size: tuple[int, ...],
     *,
     eigen_smooth: bool = False,
@@ -165,8 +168,13 @@ def explain_maps(
     """Return raw maps, heat maps of the image's size, and notes.
 
     Raises:
-        UnsupportedModelError: the target layer has other spatial axes than the image.
+        UnsupportedModelError: the target layer has other spatial axes than the image, or there
+            are no activations.
     """
+    if activations is None or gradients is None:
+        raise UnsupportedModelError(
+            f"CAM method {method!r} needs activations, and the file holds a map alone; {WAY_OUT}"
+        )
     if activations.ndim - 2 != len(size) or not size:
         raise UnsupportedModelError(
             f"activations of shape {activations.shape} cannot be laid on an image of size {size};"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     BOXES_OUTPUT,
+    CAM_OUTPUT,
     CLASSES_OUTPUT,
     GRADIENTS_OUTPUT,
+    SCALES_OUTPUT,
     SCORE_OUTPUT,
 )
 
@@ -27,18 +29,32 @@ class Found:
     Attributes:
         scores: float32 ``(M, K)``.
         classes: int64 ``(M,)``.
-        activations: float32 ``(M, C, *spatial)``.
-        gradients: float32 ``(M, C, *spatial)``.
+        activations: float32 ``(M, C, *spatial)``, None where the file has a CAM in their place.
+        gradients: float32 ``(M, C, *spatial)``, None likewise.
         y: float32 ``(M,)``, None where it is the score of a class.
         boxes: int64 ``(M,)``, None without boxes.
+        fused: outputs of a CAM in the graph, as they are, by name.
     """
 
     scores: FloatArray
     classes: NDArray[np.int64]
-    activations: FloatArray
-    gradients: FloatArray
+    activations: FloatArray | None
+    gradients: FloatArray | None
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
+    fused: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def explained(self) -> dict[str, Any]:
+        """The fields that an `Explanation` takes."""
+        return {name: value for name, value in vars(self).items() if name != "fused"}
+
+    @property
+    def known_maps(self) -> tuple[FloatArray, FloatArray]:
+        """A and G, of a file that has them."""
+        assert self.activations is not None, "methods that ask are refused without"
+        assert self.gradients is not None, "likewise"
+        return self.activations, self.gradients
 
     @classmethod
     def from_outputs(
@@ -61,13 +77,15 @@ class Found:
                 value = value.reshape(images * several, *value.shape[2:])
             return value.astype(dtype, copy=False)
 
-        activations = outputs[ACTIVATIONS_OUTPUT].astype(np.float32, copy=False)
+        activations = outputs.get(ACTIVATIONS_OUTPUT)
+        if activations is not None:
+            activations = activations.astype(np.float32, copy=False)
         if several > 1:
-            activations, scores = (np.repeat(v, several, axis=0) for v in (activations, scores))
+            scores = np.repeat(scores, several, axis=0)
+            activations = None if activations is None else np.repeat(activations, several, axis=0)
         gradients = rows(GRADIENTS_OUTPUT, np.float32) if images else activations
         classes = rows(CLASSES_OUTPUT, np.int64)
-        assert gradients is not None, "Explainer has looked for all outputs"
-        assert classes is not None, "likewise"
+        assert classes is not None, "Explainer has looked for all outputs"
         return cls(
             scores,
             classes,
@@ -75,4 +93,5 @@ class Found:
             gradients,
             rows(SCORE_OUTPUT, np.float32),
             rows(BOXES_OUTPUT, np.int64),
+            {n: outputs[n] for n in (CAM_OUTPUT, SCALES_OUTPUT) if n in outputs},
         )

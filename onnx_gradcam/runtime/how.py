@@ -9,6 +9,7 @@ from typing import Any
 from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, require
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.runtime.explanation import FloatArray, explain_maps
+from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.image_input import ImageInput
 
 OFFERED = frozenset({Need.GRADIENTS, Need.SEED})
@@ -24,17 +25,35 @@ class How:
     aug_smooth: bool
     seed: int
 
-    def checked(self, declared: ImageInput, offered: Collection[Need]) -> How:
+    def checked(
+        self, declared: ImageInput, offered: Collection[Need], fused: FusedCam | None = None
+    ) -> How:
         """Return these choices if the file can serve them.
 
         Args:
             declared: the image input.
             offered: what the file has for the methods.
+            fused: the CAM of a file that offers nothing else.
 
         Raises:
             UsageError: no such method, or one that cannot be smoothed as asked; images that cannot
                 be mirrored for `aug_smooth`.
             UnsupportedModelError: the method needs what the file does not offer.
+        """
+        if fused is None:
+            self._check_needs(offered)
+        else:
+            fused.check(self.method, eigen_smooth=self.eigen_smooth)
+        if self.aug_smooth and declared.spatial_axes != 2:
+            raise UsageError(f"aug_smooth mirrors pictures; the model takes {declared.describe()}")
+        return self
+
+    def _check_needs(self, offered: Collection[Need]) -> None:
+        """Check that a file offers what the method needs.
+
+        Raises:
+            UsageError: no such method, or one that cannot be smoothed as asked.
+            UnsupportedModelError: it does not.
         """
         missing = RERUNS.intersection(get_method(self.method).needs)
         if missing and not RERUNS.intersection(offered):
@@ -44,14 +63,11 @@ class How:
                 " session"
             )
         require(self.method, offered, eigen_smooth=self.eigen_smooth)
-        if self.aug_smooth and declared.spatial_axes != 2:
-            raise UsageError(f"aug_smooth mirrors pictures; the model takes {declared.describe()}")
-        return self
 
     def paint(
         self,
-        activations: FloatArray,
-        gradients: FloatArray,
+        activations: FloatArray | None,
+        gradients: FloatArray | None,
         size: tuple[int, ...],
         further: Mapping[Need, Any] | None = None,
     ) -> Painted:

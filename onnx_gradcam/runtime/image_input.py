@@ -181,3 +181,17 @@ def _has_channels_last(shape: Shape, target_layout: str) -> bool:
         return last
     undecided = shape[1] is None and shape[-1] is None
     return undecided and target_layout.endswith("C")
+
+
+def without_channels(image: NDArray[Any], declared: ImageInput) -> NDArray[Any]:
+    """Return a grey picture ``(1, H, W)`` as ``(H, W)``.
+
+    Raises:
+        UsageError: it has colours.
+    """
+    if image.shape[0] != 1:
+        raise UsageError(
+            f"the model takes grey pictures {declared.describe()}; export it again with a"
+            ' preprocessing of "color": "GRAY"'
+        )
+    return np.asarray(image[0])

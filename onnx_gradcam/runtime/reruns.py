@@ -153,11 +153,11 @@ class _HeadRuns:
     @cached_property
     def _run(self) -> HeadRun:
         call = self.call
-        return call.file.head.on(call.feeds, call.found.activations, call.whole)
+        return call.file.head.on(call.feeds, call.found.known_maps[0], call.whole)
 
     @cached_property
     def scores(self) -> NDArray[np.float32]:
-        return self(self.call.found.activations, np.arange(len(self.call.found.classes)))
+        return self(self.call.found.known_maps[0], np.arange(len(self.call.found.classes)))
 
     @cached_property
     def other_rows(self) -> Maps:

@@ -63,6 +63,10 @@ EXPORT_DEFAULTS = {
     "several": False,
     "class_axis": None,
     "class_channels": None,
+    "fuse_cam": None,
+    "cam_size": "map",
+    "cam_normalise": False,
+    "outputs": "all",
     "second_order": False,
 }
 
@@ -87,6 +91,10 @@ EXPORT_DEFAULTS = {
         (["--labels", "names.txt"], {"labels": Path("names.txt")}),
         (["--force"], {"force": True}),
         (["--no-verify"], {"verify": False}),
+        (["--fuse-cam", "layercam"], {"fuse_cam": "layercam"}),
+        (["--cam-size", "32x48"], {"cam_size": "32x48"}),
+        (["--cam-normalise"], {"cam_normalise": True}),
+        (["--outputs", "cam"], {"outputs": "cam"}),
     ],
 )
 def test_export_hands_on_each_option(

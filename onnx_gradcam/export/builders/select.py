@@ -77,7 +77,7 @@ def build_gradient(
     """
     reason = "asked for"
     if status is not None and status.available:
-        emit, seed = seeded_emitter()
+        emit, seed = _of_known_shape(graph, tail, seeded_emitter)
         try:
             gradient = build_with_training(graph, tail, emit, seed, status)
         except UnsupportedModelError as error:
@@ -90,6 +90,17 @@ def build_gradient(
             return Built(gradient, emit, TRAINING, status.version or "", reason)
     elif builder == "auto" and status is not None:
         reason = f"{TRAINING} is not usable: {status.problem}"
-    emit, seed = seeded_emitter()
+    emit, seed = _of_known_shape(graph, tail, seeded_emitter)
     gradient = build_reverse(graph, tail, emit, seed)
     return Built(gradient, emit, REVERSE, __version__, reason)
+
+
+def _of_known_shape(
+    graph: Graph, tail: Tail, seeded_emitter: Callable[[], tuple[Emitter, str]]
+) -> tuple[Emitter, str]:
+    """Return a fresh emitter and its seed, which has the shape of the score."""
+    emit, seed = seeded_emitter()
+    shape = graph.shape(tail.score)
+    if shape:
+        emit.declare(seed, emit.dtype(seed), (None, *shape[1:]))
+    return emit, seed

@@ -20,6 +20,7 @@ from onnx_gradcam.export.quantized.score import output_steps
 from onnx_gradcam.export.sessions import runtime_version
 from onnx_gradcam.export.verification.compare_outputs import Difference, compare_outputs
 from onnx_gradcam.export.verification.explanation import check_explanation
+from onnx_gradcam.export.verification.fused_cam import check_cam, with_maps
 from onnx_gradcam.export.verification.int8_kernels import loaded_exact_here, saturation_check
 from onnx_gradcam.export.verification.report import Check
 from onnx_gradcam.export.verification.runnable import original_session
@@ -91,7 +92,13 @@ def check_runs(
         yield from _despite_saturation(source, feeds, before, after, rightly)
     elif source is not None:
         yield within_rounding(compare_outputs(before, run(session, fed), half=half), source)
-    yield from check_explanation(subject, session, unoptimised)
+    opened = with_maps(subject.exported, metadata)
+    if opened is not subject.exported:
+        unoptimised = run(session_of(opened, optimise=False), fed)
+        session = session_of(opened, optimise=True)
+    yield from check_explanation(replace(subject, exported=opened), session, unoptimised)
+    if metadata.fused is not None:
+        yield check_cam(subject, opened)
 
 
 def _at_default_level(model: LoadedModel, feeds: Feeds) -> Feeds:
