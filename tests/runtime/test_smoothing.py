@@ -157,7 +157,8 @@ def test_nan_in_the_network_is_reported() -> None:
 def test_the_methods_that_a_file_can_serve(
     explainer: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert explainer.methods == method_names({Need.GRADIENTS, Need.SEED})
+    again = {Need.HEAD_RUNS, Need.MODEL_RUNS}
+    assert explainer.methods == method_names({Need.GRADIENTS, Need.SEED} | again)
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
     def curved(activations: Any, curvature: Any) -> Any:
