@@ -98,6 +98,17 @@ from onnx_gradcam.preprocessing import PRESETS
     metavar="FILE",
     help="Class names, one a line; stored in the file.",
 )
+@click.option(
+    "--attention",
+    type=click.Choice(["rollout", "legrad", "both"]),
+    help="Vision transformers: add what the CAM methods rollout and legrad need.",
+)
+@click.option(
+    "--attention-blocks",
+    type=int,
+    metavar="K",
+    help="Of the last K blocks alone, instead of all.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
@@ -120,6 +131,8 @@ def command(
     second_order: bool,
     preprocess: str | None,
     labels: Path | None,
+    attention: str | None,
+    attention_blocks: int | None,
     force: bool,
     no_verify: bool,
     inputs: tuple[str, ...],
@@ -147,6 +160,8 @@ def command(
         second_order=second_order,
         preprocess=preprocess,
         labels=labels,
+        attention=attention,
+        attention_blocks=attention_blocks,
         force=force,
         verify=not no_verify,
         inputs=read_inputs(inputs) or None,

@@ -112,6 +112,35 @@ class FeatureMaps:
             return None
         return Arrangement(layout)
 
+    @property
+    def images(self) -> int:
+        """The size of the batch in the trial that positions are followed in."""
+        return self._shapes[self._image][0] if self._image in self._shapes else 1
+
+    def sizes(self, tensor: str) -> Shape | None:
+        """Return the full shape of a tensor in the trial that positions are followed in."""
+        return self._shapes.get(tensor)
+
+    def places(self, tensor: str) -> Fields | None:
+        """Return image number and coordinates of the elements of a tensor; None for unknown."""
+        return self._positions.get(tensor)
+
+    def readable_rows(self, tensor: str, goal: str, axis: int) -> list[int]:
+        """Return the rows of a tensor, along one axis, a change of which can reach another one."""
+        assert self._trial is not None, "the tensor is a feature map"
+        graph, shape = self._trial, self._shapes[tensor]
+        nodes = graph.nodes[graph.producer.get(tensor, -1) + 1 :]
+        wanted = graph.leads_to(goal)
+        nodes = [node for node in nodes if any(name in wanted for name in node.output)]
+        rows = []
+        for row in range(shape[axis]):
+            only = np.arange(shape[axis]) == row
+            field = only.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+            found = track(graph, Reach(), {tensor: (field,)}, self._shapes, nodes)
+            if goal not in found or found[goal][0].any():
+                rows.append(row)
+        return rows
+
     def reaches(self, tensor: str, goal: str) -> bool:
         """Return whether elements of a map that have a place can change another tensor.
 
