@@ -253,7 +253,11 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         nodes_added=len(exported.graph.node) - len(graph.original.graph.node),
         bytes_written=written,
         verification=verification,
-        warnings=(*job.attention.warnings, *warnings, *(verification.warnings if verification else ())),
+        warnings=(
+            *job.attention.warnings,
+            *warnings,
+            *(verification.warnings if verification else ()),
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from onnx_gradcam.cam import Need, method_names
 from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
 from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
+from onnx_gradcam.runtime.attention import attention_given, attention_outputs
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation, FloatArray
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
@@ -148,7 +149,8 @@ class Explainer:
 
     @property
     def _offered(self) -> frozenset[Need]:
-        return OFFERED if self._reruns is None else OFFERED | self._reruns.offered
+        reruns = frozenset() if self._reruns is None else self._reruns.offered
+        return OFFERED | reruns | {*attention_outputs(self.metadata).values()}
 
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
@@ -337,7 +339,9 @@ class Explainer:
         found = dict(zip(names, values, strict=True))
         self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
-        return Found.from_outputs(scores, found, maps if self.metadata.several else 0)
+        several = maps if self.metadata.several else 0
+        further = attention_given(self.metadata, found, several)
+        return Found.from_outputs(scores, found, several, further)
 
     def _further(
         self,
@@ -349,12 +353,13 @@ class Explainer:
     ) -> Mapping[Need, Any]:
         """Return what methods may ask for beside the gradients."""
         if self._reruns is None:
-            return {}
+            return found.further
         if self.metadata.several:  # a row for each map, as in what was found
             extra_inputs = self.extra_inputs.for_each_class(extra_inputs, maps, len(batch))
             batch = np.repeat(batch, maps, axis=0)
         rows = seed_rows(self.metadata, feeds, maps)
-        return self._reruns.of(batch, rows, found, extra_inputs, self._explained)
+        again = self._reruns.of(batch, rows, found, extra_inputs, self._explained)
+        return {**found.further, **again}
 
     def _explained(
         self, batch: NDArray[Any], seeds: Mapping[str, NDArray[Any]], extra_inputs: Values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_gradcam.cam import Need
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     BOXES_OUTPUT,
@@ -31,6 +32,7 @@ class Found:
         gradients: float32 ``(M, C, *spatial)``.
         y: float32 ``(M,)``, None where it is the score of a class.
         boxes: int64 ``(M,)``, None without boxes.
+        further: what else the file gives for CAM methods, by need.
     """
 
     scores: FloatArray
@@ -39,10 +41,15 @@ class Found:
     gradients: FloatArray
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
+    further: Mapping[Need, Any] = field(default_factory=dict)
 
     @classmethod
     def from_outputs(
-        cls, scores: FloatArray, outputs: Mapping[str, NDArray[Any]], several: int
+        cls,
+        scores: FloatArray,
+        outputs: Mapping[str, NDArray[Any]],
+        several: int,
+        further: Mapping[Need, Any],
     ) -> Found:
         """Sort outputs of a session.
 
@@ -50,6 +57,7 @@ class Found:
             scores: ``(N, K)``.
             outputs: by name.
             several: T where outputs have an axis T behind N, else 0.
+            further: what else there is, M of each.
         """
         images = len(scores)
 
@@ -75,4 +83,5 @@ class Found:
             gradients,
             rows(SCORE_OUTPUT, np.float32),
             rows(BOXES_OUTPUT, np.int64),
+            further,
         )

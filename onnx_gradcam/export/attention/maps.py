@@ -157,7 +157,7 @@ def _of_product(
         return Unusable(result, judged)
     heads, rank = math.prod(shape[:-2]) // maps.images, len(graph.shape(weights) or ())
     joined = shape[:-2] != (maps.images, heads)
-    if rank > 4 or rank == 4 and joined:
+    if rank > 4 or (rank == 4 and joined):
         return Unusable(result, f"has {rank} axes")
     return AttentionMap(node.output[0], weights, values, heads, joined, *judged)
 
@@ -204,8 +204,10 @@ def _rows(fields: Fields | None, shape: Shape, images: int) -> list[Array] | str
 
 def _judged(queries: list[Array] | str, keys: list[Array] | str) -> tuple[Arrangement, bool] | str:
     """Return where the keys lie, and whether one query asks them all; or why they are no tokens."""
-    if isinstance(queries, str) or isinstance(keys, str):
-        return queries if isinstance(queries, str) else keys
+    if isinstance(queries, str):
+        return queries
+    if isinstance(keys, str):
+        return keys
     (images, count), asked = keys[0].shape, queries[0].shape[1]
     tokens = arrange(tuple(field[:, :, None] for field in keys), (images, count, 2), images)
     if tokens is None or not tokens.grid:

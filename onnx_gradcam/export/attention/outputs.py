@@ -152,9 +152,7 @@ def plan_attention(
     return AttentionOutputs(graph, tuple(warnings), methods, blocks, tuple(scored))
 
 
-def _emit_rollout(
-    emit: Emitter, forward: Graph, maps: Sequence[AttentionMap], rows: int
-) -> int:
+def _emit_rollout(emit: Emitter, forward: Graph, maps: Sequence[AttentionMap], rows: int) -> int:
     """Emit the attention of all maps, averaged over heads; return its element type."""
     averaged = []
     for number, attention in enumerate(maps, 1):
@@ -227,4 +225,6 @@ def _covered(attention: AttentionMap, emitted: Callable[[], str]) -> str:
     try:
         return emitted()
     except FormulaError as error:
-        raise UnsupportedModelError(f"no weights of Attention {attention.name!r}: {error}") from error
+        raise UnsupportedModelError(
+            f"no weights of Attention {attention.name!r}: {error}"
+        ) from error

@@ -221,9 +221,7 @@ def _declared(name: str, value: Array) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, dtype, value.shape)
 
 
-def _rollout(
-    blocks: _Blocks, found: Array, values: Mapping[str, Array], *, half: bool
-) -> Check:
+def _rollout(blocks: _Blocks, found: Array, values: Mapping[str, Array], *, half: bool) -> Check:
     name = "attention"
     own = [blocks.weights(i, values).mean(axis=1) for i in range(len(blocks.meta.blocks))]
     rows = blocks.meta.rows
