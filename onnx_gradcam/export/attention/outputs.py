@@ -175,7 +175,10 @@ def _emit_gradient(
     try:
         mixed = build_reverse(forward, cut_tail(forward, attention.mixed, score), emit, seed)
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"no LeGrad of block {number}: {error}") from error
+        reason = str(error).partition("; choose ")[0]  # another layer would not help
+        raise UnsupportedModelError(
+            f"no LeGrad of block {number}: {reason}; --attention-blocks takes later ones alone"
+        ) from error
     with emit.scope(f"legrad/block_{number}"):
         if not attention.weights:
             context = _context(emit, forward, attention)
