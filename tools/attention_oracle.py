@@ -26,7 +26,7 @@ class Trace:
     outputs: list[Tensor] = field(default_factory=list)
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(nn.Module):  # type: ignore[misc]
     """Multi-head attention; by one fused function where that is what shall be exported."""
 
     def __init__(self, *, fused: bool = False) -> None:
@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
-class TorchAttention(nn.Module):
+class TorchAttention(nn.Module):  # type: ignore[misc]
     """PyTorch's own layer, which keeps batch and heads on one axis."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class TorchAttention(nn.Module):
         return layer.out_proj((weights @ v).transpose(1, 2).flatten(2))
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]
     """Attention and MLP, each with a residual connection; norms before them or behind."""
 
     def __init__(self, attention: nn.Module, *, post_norm: bool) -> None:
@@ -96,7 +96,7 @@ class Block(nn.Module):
         return x
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module):  # type: ignore[misc]
     """Attention of one learned query to all tokens, as SigLIP has it."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Pooling(nn.Module):
         return pooled + self.mlp(pooled)
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module):  # type: ignore[misc]
     """A vision transformer.
 
     Args:
@@ -177,10 +177,10 @@ class Transformer(nn.Module):
 def transformer(kind: str, layer: str) -> Transformer:
     """Return one in evaluation mode, always with the same weights: of many sizes, as trained."""
     torch.manual_seed(len(kind) + 10 * len(layer))
-    model = Transformer(kind, layer).eval()
+    model: Transformer = Transformer(kind, layer).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim > 1 and "qkv" in name or "in_proj_weight" in name:
+            if (weight.ndim > 1 and "qkv" in name) or "in_proj_weight" in name:
                 weight.mul_(2)
             if "norm" in name or "bias" in name:
                 weight.add_(torch.randn_like(weight) / 4)

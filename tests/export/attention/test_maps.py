@@ -152,7 +152,9 @@ def test_the_last_blocks_alone() -> None:
     assert found.read == (0,)
     with pytest.raises(UnsupportedModelError, match="3 attention blocks were asked for, the model"):
         blocks(CLASS_TOKEN.model(), 3)
-    with pytest.raises(UnsupportedModelError, match="has 2 that attend.*'softmax_1' lies in windo"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"has 2 that attend.*'softmax_1' lies in windo"
+    ):
         blocks(zoo("swin_tiny"), 3)
     with pytest.raises(UsageError, match="0 attention blocks; at least 1"):
         blocks(CLASS_TOKEN.model(), 0)
