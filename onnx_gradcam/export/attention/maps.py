@@ -97,7 +97,7 @@ def find_attention(graph: Graph, maps: FeatureMaps, flow: set[str]) -> list[Foun
         elif node.op_type == "Softmax" and not node.domain:
             product = products.get(result)
             found.append(
-                Unusable(result, "is not multiplied with values as it is")
+                Unusable(result, "is not multiplied with values as it is, and with nothing else")
                 if product is None
                 else _of_product(graph, node, product, maps)
             )
@@ -114,12 +114,19 @@ def _products(graph: Graph, flow: set[str]) -> dict[str, tuple[str, NodeProto]]:
         source: str | None = names[0]
         while source is not None:
             producer = graph.producer_of(source)
+            if _readers(graph, source, flow) > 1:
+                break  # whoever else reads it would go unseen
             if producer is not None and producer.op_type == "Softmax":
                 products[source] = names[0], node
             passes = producer is not None and producer.op_type in _PASSED
             carried = [n for n in producer.input if n in flow] if producer and passes else []
             source = carried[0] if len(carried) == 1 else None
     return products
+
+
+def _readers(graph: Graph, tensor: str, flow: set[str]) -> int:
+    """Return how many nodes read a tensor on the way to the score."""
+    return sum(any(o in flow for o in node.output) for node in graph.readers_of(tensor))
 
 
 def _is_product(node: NodeProto) -> bool:

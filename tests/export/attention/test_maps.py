@@ -21,6 +21,7 @@ from tests.export.spatial.transformers import (
     ATTENTION_POOLED,
     CLASS_TOKEN,
     GROWING,
+    INTEGERS,
     MIXER,
     POOLED,
     WINDOWS,
@@ -158,6 +159,15 @@ def test_the_last_blocks_alone() -> None:
         blocks(zoo("swin_tiny"), 3)
     with pytest.raises(UsageError, match="0 attention blocks; at least 1"):
         blocks(CLASS_TOKEN.model(), 0)
+
+
+def test_weights_that_something_else_reads_too() -> None:
+    body = CLASS_TOKEN.body.replace(
+        "bx = Add(a, bp)", "bw = MatMul(ba, bn1)\n    bpw = Add(bp, bw)\n    bx = Add(a, bpw)"
+    )
+    model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
+    with pytest.raises(UnsupportedModelError, match="'ba' is not multiplied with values as it is"):
+        blocks(model)
 
 
 def test_a_number_of_tokens_that_depends_on_the_image() -> None:
