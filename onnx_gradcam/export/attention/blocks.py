@@ -7,6 +7,7 @@ to the score passes through.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,9 +19,6 @@ from onnx_gradcam.export.spatial.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.target_layer import data_flow, find_dominators
 
-_ROWS = 1
-"""The axis of the tokens in a block's output."""
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -28,8 +26,8 @@ class Blocks:
 
     Attributes:
         maps: their attention, in order.
-        outputs: what they hand on, in order: Z of each block, ``(N, R, C)``; empty where that
-            cannot be told.
+        outputs: what they hand on, in order: Z of each block, ``(N, R, C)`` or a map of the same
+            cells; empty where that cannot be told.
         pooling: the attention by which the score reads the tokens, None where it has none.
         read: the rows of the last block that the score depends on; of a class token its row.
         left_out: names of earlier attention, with the reasons.
@@ -83,6 +81,7 @@ def find_blocks(graph: Graph, image: str, score: Score, count: int | None) -> Bl
             " the model for a fixed size"
         )
     chain = find_dominators(graph, image, score.tensor, flow)
+    _refuse_parallel(graph, chain, chosen)
     left_out = tuple(
         Unusable(m.name, m.reason if isinstance(m, Unusable) else "is between other tokens")
         for m in earlier
@@ -92,7 +91,7 @@ def find_blocks(graph: Graph, image: str, score: Score, count: int | None) -> Bl
         raise UnsupportedModelError(
             f"behind attention {chosen[-1].name!r} the score passes through no layer of its tokens"
         )
-    read = () if pooling else tuple(maps.readable_rows(last[-1], score.tensor, _ROWS))
+    read = () if pooling else tuple(maps.readable_rows(last[-1], score.tensor))
     outputs = _outputs(graph, maps, chain, chosen, last[-1])
     return Blocks(tuple(chosen), outputs, pooling, read, left_out)
 
@@ -119,9 +118,12 @@ def _alike(one: AttentionMap, other: AttentionMap) -> bool:
 
 
 def _holds(maps: FeatureMaps, tensor: str, tokens: Arrangement) -> bool:
-    """Return whether a tensor holds exactly these tokens, ``(N, R, C)``."""
-    found = maps.arrangement(tensor)
-    return found is not None and found == tokens
+    """Return whether a tensor holds exactly these tokens: in rows, or a map with them as cells."""
+    found, shape = maps.arrangement(tensor), maps.sizes(tensor)
+    if found is None or shape is None or found.grid:
+        return found == tokens
+    sizes = tuple(shape[axis] for axis in found.channels_first()[2:])
+    return sizes == tokens.grid and tokens.order == tuple(range(tokens.rows))
 
 
 def _outputs(
@@ -138,11 +140,7 @@ def _outputs(
     """
     if len(chosen) == 1:  # its score is that of the model, wherever it ends
         return (last,)
-    starts = []
-    for attention in chosen:
-        here = graph.producer[attention.name]
-        before = [i for i, name in enumerate(chain) if graph.producer.get(name, -1) < here]
-        starts.append(before[-1])
+    starts = [_start(graph, chain, attention) for attention in chosen]
     end = starts[-1] + starts[-1] - starts[-2]
     if end >= len(chain):
         return ()
@@ -151,6 +149,26 @@ def _outputs(
     if len(kinds) > 1 or not all(_holds(maps, name, chosen[0].tokens) for name in outputs):
         return ()
     return outputs
+
+
+def _start(graph: Graph, chain: Sequence[str], attention: AttentionMap) -> int:
+    """Return which tensor of those that the score passes through is the last before a map."""
+    here = graph.producer[attention.name]
+    return max(i for i, name in enumerate(chain) if graph.producer.get(name, -1) < here)
+
+
+def _refuse_parallel(graph: Graph, chain: Sequence[str], chosen: Sequence[AttentionMap]) -> None:
+    """Refuse attention that stands side by side: it is no chain of blocks.
+
+    Raises:
+        UnsupportedModelError: naming the first two.
+    """
+    for one, other in itertools.pairwise(chosen):
+        if _start(graph, chain, one) == _start(graph, chain, other):
+            raise UnsupportedModelError(
+                f"attention {one.name!r} and {other.name!r} stand side by side: rollout and LeGrad"
+                " are for blocks one after another"
+            )
 
 
 def _no_attention(found: Sequence[Found]) -> str:

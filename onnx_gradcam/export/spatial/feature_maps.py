@@ -6,6 +6,7 @@ and tells whether a change of its placed elements can reach another tensor.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -125,19 +126,24 @@ class FeatureMaps:
         """Return image number and coordinates of the elements of a tensor; None for unknown."""
         return self._positions.get(tensor)
 
-    def readable_rows(self, tensor: str, goal: str, axis: int) -> list[int]:
-        """Return the rows of a tensor, along one axis, a change of which can reach another one."""
-        assert self._trial is not None, "the tensor is a feature map"
-        graph, shape = self._trial, self._shapes[tensor]
+    def readable_rows(self, tensor: str, goal: str) -> list[int]:
+        """Return the rows of a feature map a change of which can reach another tensor.
+
+        Rows are the tokens of an image; of a map with spatial axes its cells, row by row.
+        """
+        found, shape = self.arrangement(tensor), self._shapes[tensor]
+        assert found is not None, "the tensor is a feature map"
+        assert self._trial is not None, "it has a shape"
+        axes = [1] if found.grid else found.channels_first()[2:]
+        graph, wanted = self._trial, self._trial.leads_to(goal)
         nodes = graph.nodes[graph.producer.get(tensor, -1) + 1 :]
-        wanted = graph.leads_to(goal)
         nodes = [node for node in nodes if any(name in wanted for name in node.output)]
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(shape)]
         rows = []
-        for row in range(shape[axis]):
-            only = np.arange(shape[axis]) == row
-            field = only.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-            found = track(graph, Reach(), {tensor: (field,)}, self._shapes, nodes)
-            if goal not in found or found[goal][0].any():
+        for row in range(math.prod(sizes)):
+            only = (np.arange(math.prod(sizes)) == row).reshape(sizes)
+            known = track(graph, Reach(), {tensor: (only,)}, self._shapes, nodes)
+            if goal not in known or known[goal][0].any():
                 rows.append(row)
         return rows
 

@@ -26,6 +26,7 @@ from tests.export.spatial.transformers import (
     POOLED,
     WINDOWS,
 )
+from tests.export.spatial.transformers import attention as attention_block
 
 ZOO = Path(__file__).parents[2] / "zoo"
 Model = ModelProto | Path
@@ -167,6 +168,15 @@ def test_weights_that_something_else_reads_too() -> None:
     )
     model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
     with pytest.raises(UnsupportedModelError, match="'ba' is not multiplied with values as it is"):
+        blocks(model)
+
+
+def test_blocks_side_by_side() -> None:
+    body = CLASS_TOKEN.body.replace(attention_block("a", "b"), attention_block("x0", "b"))
+    body = body.replace("(b, bs1, bb1)", "(both, bs1, bb1)")
+    body = body.replace("    last = ", "    both = Add(a, b)\n    last = ")
+    model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
+    with pytest.raises(UnsupportedModelError, match="'aa' and 'ba' stand side by side"):
         blocks(model)
 
 

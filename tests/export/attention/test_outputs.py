@@ -186,9 +186,56 @@ def test_windows_before_the_last_stage_are_refused_by_rollout(tmp_path: Path) ->
     report, explainer = export(path, tmp_path, "rollout", attention_blocks=2)
     assert report.verification.passed
     assert explainer.metadata.attention["blocks"] == ["softmax_2", "softmax_3"]
-    message = "no row of the same tokens, behind attention 'softmax_2': LeGrad has no score of a"
-    with pytest.raises(UnsupportedModelError, match=message):
-        export(path, tmp_path, "legrad")
+    report, explainer = export(path, tmp_path, "legrad")
+    assert report.warnings[0].startswith("LeGrad of the last 2 of 4 blocks alone: 'softmax_1' lies")
+    assert explainer.metadata.attention["read"] == list(range(16))
+
+
+def on_maps(block: str, stream: str) -> str:
+    """Return a block between whose input and output the tokens are cells of a map (Visformer)."""
+    b = block
+    return f"""
+    {b}rows = Reshape({stream}, to_rows)
+    {b}t = Transpose<perm=[0, 2, 1]>({b}rows)
+    {b}q = MatMul({b}t, {b}wq)
+    {b}k = MatMul({b}t, {b}wk)
+    {b}v = MatMul({b}t, {b}wv)
+    {b}kt = Transpose<perm=[0, 2, 1]>({b}k)
+    {b}qk = MatMul({b}q, {b}kt)
+    {b}a = Softmax<axis=-1>({b}qk)
+    {b}av = MatMul({b}a, {b}v)
+    {b}back = Transpose<perm=[0, 2, 1]>({b}av)
+    {b}map = Reshape({b}back, to_map)
+    {b}x = Add({stream}, {b}map)
+    {b}m = Conv<kernel_shape=[1,1]>({b}x, {b}w1)
+    {b}g = Tanh({b}m)
+    {b} = Add({b}x, {b}g)"""
+
+
+def test_blocks_that_hand_on_maps(tmp_path: Path) -> None:
+    shapes = weights()
+    for b in "ab":
+        shapes |= {f"{b}w{x}": (4, 4) for x in "qkv"} | {f"{b}w1": (4, 4, 1, 1)}
+    model = network(
+        "patches = Conv<kernel_shape=[2,2], strides=[2,2]>(image, we, be)"
+        + on_maps("a", "patches")
+        + on_maps("b", "a")
+        + "\n    head4 = GlobalAveragePool(b)\n    head = Flatten(head4)\n    "
+        + TAIL.format(head="head"),
+        shapes,
+        image="float[N, 3, 8, 12] image",
+        integers={"to_rows": [0, 4, -1], "to_map": [0, 4, 4, 6]},
+    )
+    report, explainer = export(model, tmp_path)
+    assert report.verification.passed
+    said = explainer.metadata.attention
+    assert (said["outputs"], said["read"]) == (["a", "b"], list(range(24)))
+    images = IMAGES.copy()
+    scores = explainer.explain(images, [1, 3]).further
+    (attention_,) = (tokens.values for need, tokens in scores.items() if "gradients" not in need)
+    mixed = (attention_ + np.eye(24)) / 2
+    expected = np.mean(mixed[:, 1] @ mixed[:, 0], axis=1).reshape(2, 4, 6)
+    np.testing.assert_allclose(maps(explainer)["rollout"], expected, rtol=1e-5)
 
 
 def test_legrad_takes_the_blocks_that_there_are_and_says_so(tmp_path: Path) -> None:
