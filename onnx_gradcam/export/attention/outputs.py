@@ -141,9 +141,9 @@ def plan_attention(
     if LEGRAD in methods:
         if not blocks.outputs:
             raise UnsupportedModelError(
-                f"what the blocks hand on is no row of the same tokens, behind attention"
-                f" {blocks.maps[0].name!r}: LeGrad has no score of a block; --attention-blocks 1"
-                " needs none but the model's own"
+                f"the blocks from attention {blocks.maps[0].name!r} on do not all hand on the same"
+                " tokens in the same way, so that LeGrad has no score of each; --attention-blocks 1"
+                " takes the last one, whose score is that of the model"
             )
         graph, copies = with_block_scores(graph, blocks.outputs, score.tensor)
         for own, names in zip(blocks.maps, copies, strict=True):

@@ -18,12 +18,14 @@ from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.target_layer import data_flow
 from tests.export.networks import network
 from tests.export.spatial.transformers import (
+    ATTENDED,
     ATTENTION_POOLED,
     CLASS_TOKEN,
     GROWING,
     INTEGERS,
     MIXER,
     POOLED,
+    TAIL,
     WINDOWS,
 )
 from tests.export.spatial.transformers import attention as attention_block
@@ -178,6 +180,33 @@ def test_blocks_side_by_side() -> None:
     model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
     with pytest.raises(UnsupportedModelError, match="'aa' and 'ba' stand side by side"):
         blocks(model)
+
+
+def test_attention_beside_the_way_of_all_paths() -> None:
+    body = (
+        ATTENDED
+        + """
+    left_head = ReduceMean<axes=[1], keepdims=0>(a)
+    right_head = ReduceMean<axes=[1], keepdims=0>(b)
+    head = Add(left_head, right_head)
+    """
+    )
+    shapes = {**POOLED.weights, "we2": (4, 3, 2, 2)}
+    model = network(body + TAIL.format(head="head"), shapes, image=POOLED.image, integers=INTEGERS)
+    with pytest.raises(UnsupportedModelError, match="'aa' and 'ba' stand side by side"):
+        blocks(model)
+    message = "behind attention 'ba' the score passes through no layer of its tokens"
+    with pytest.raises(UnsupportedModelError, match=message):
+        blocks(model, 1)
+
+
+def test_blocks_that_end_in_another_way_each() -> None:
+    body = CLASS_TOKEN.body.replace(
+        attention_block("a", "b"), "\n    a2 = Mul(a, bs1)" + attention_block("a2", "b")
+    )
+    model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
+    assert blocks(model).outputs == ()
+    assert blocks(model, 1).outputs == ("last",)
 
 
 def test_a_number_of_tokens_that_depends_on_the_image() -> None:

@@ -247,6 +247,18 @@ def test_legrad_takes_the_blocks_that_there_are_and_says_so(tmp_path: Path) -> N
     assert explainer.metadata.attention["grid"] == [2, 2]
 
 
+def test_blocks_without_a_score_each(tmp_path: Path) -> None:
+    body = CLASS_TOKEN.body.replace(
+        attention("a", "b"), "\n    a2 = Mul(a, bs1)" + attention("a2", "b")
+    )
+    model = network(body, CLASS_TOKEN.weights, image=CLASS_TOKEN.image, integers=INTEGERS)
+    message = "from attention 'aa' on do not all hand on the same tokens in the same way.*-blocks 1"
+    with pytest.raises(UnsupportedModelError, match=message):
+        export(model, tmp_path)
+    assert export(model, tmp_path, "rollout")[0].verification.passed
+    assert export(model, tmp_path, attention_blocks=1)[0].verification.passed
+
+
 def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="attention 'flow' is none of rollout, legrad, both"):
         export(CLASS_TOKEN.model(), tmp_path, "flow")
