@@ -148,7 +148,7 @@ def export_model(
     target = choose_layer(graph, image, scores, layer)
     if second_order:
         check_curvature(graph, target, asked)
-    added = plan_attention(graph, image, scores, attention, attention_blocks)
+    added = plan_attention(graph, image, scores, asked, attention, attention_blocks)
     graph, forward = added.graph, float32_view(added.graph)
     job = Job(
         loaded=loaded,

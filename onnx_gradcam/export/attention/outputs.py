@@ -18,6 +18,7 @@ from onnx_gradcam.export.attention.copies import with_block_scores
 from onnx_gradcam.export.attention.maps import AttentionMap
 from onnx_gradcam.export.builders.reverse import build_reverse
 from onnx_gradcam.export.graph import Graph
+from onnx_gradcam.export.objective import Objective
 from onnx_gradcam.export.score import Score
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.gradients.attention import emit_weights, emit_weights_gradient
@@ -102,7 +103,12 @@ class AttentionOutputs:
 
 
 def plan_attention(
-    graph: Graph, image: str, score: Score, asked: str | None, count: int | None
+    graph: Graph,
+    image: str,
+    score: Score,
+    objective: Objective,
+    asked: str | None,
+    count: int | None,
 ) -> AttentionOutputs:
     """Return what to add for ``--attention`` and ``--attention-blocks``.
 
@@ -110,11 +116,12 @@ def plan_attention(
         graph: the model.
         image: its image input.
         score: its score.
+        objective: what is explained of it.
         asked: one of `CHOICES`, or None for nothing.
         count: so many of the last blocks; None for all.
 
     Raises:
-        UsageError: none of the choices.
+        UsageError: none of the choices; LeGrad of anything but the score of one class.
         UnsupportedModelError: the model has no such attention, or rollout not of all its blocks.
     """
     if asked is None:
@@ -124,6 +131,11 @@ def plan_attention(
     if asked not in CHOICES:
         raise UsageError(f"attention {asked!r} is none of {', '.join(CHOICES)}")
     methods = CHOICES[asked]
+    if LEGRAD in methods and (objective.kind != "class" or objective.several):
+        raise UsageError(
+            "LeGrad asks how each block scores one class: leave out --several and --objective, or"
+            " take --attention rollout"
+        )
     blocks = find_blocks(graph, image, score, count)
     used, others = len(blocks.maps), len(blocks.left_out)
     warnings = []

@@ -277,3 +277,37 @@ def test_a_block_without_a_gradient_is_named(tmp_path: Path) -> None:
     message = r"no LeGrad of block 1: no gradient formula for ai\.onnx::Det-17 .*/logits'; --atten"
     with pytest.raises(UnsupportedModelError, match=message):
         export(model, tmp_path, "legrad")
+
+
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+def test_rollout_goes_with_every_objective(tmp_path: Path, objective: str) -> None:
+    _, plain = export(CLASS_TOKEN.model(), tmp_path, "rollout")
+    expected = plain.explain(IMAGES, 2, "rollout").raw_maps
+    report, explainer = export(CLASS_TOKEN.model(), tmp_path, "rollout", objective=objective)
+    assert report.verification.passed
+    found = explainer.explain(IMAGES, 2, "rollout").raw_maps
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(UsageError, match="LeGrad asks how each block scores one class: leave out"):
+        export(CLASS_TOKEN.model(), tmp_path, "legrad", objective=objective)
+
+
+def test_rollout_of_several_classes_in_one_run(tmp_path: Path) -> None:
+    _, plain = export(CLASS_TOKEN.model(), tmp_path, "rollout")
+    expected = plain.explain(IMAGES[:1], 2, "rollout").raw_maps
+    report, explainer = export(CLASS_TOKEN.model(), tmp_path, "rollout", several=True)
+    assert report.verification.passed
+    found = explainer.explain_classes(IMAGES[:1], [0, 1, 2], "rollout").raw_maps
+    np.testing.assert_allclose(found, expected.repeat(3, axis=0), rtol=1e-6)
+    with pytest.raises(UsageError, match="leave out --several and --objective"):
+        export(CLASS_TOKEN.model(), tmp_path, several=True)
+
+
+def test_legrad_of_weighted_classes_is_that_of_their_sum(tmp_path: Path) -> None:
+    report, explainer = export(CLASS_TOKEN.model(), tmp_path, "legrad", weights=True)
+    assert report.verification.passed
+    whole = explainer.explain(IMAGES, 1, "legrad").raw_maps
+    one = np.eye(5, dtype=np.float32)[[1]]
+    weighted = explainer.explain(IMAGES, method="legrad", weights=2 * one).raw_maps
+    np.testing.assert_allclose(weighted, 2 * whole, rtol=1e-4)
+    contrast = explainer.explain(IMAGES, method="legrad", weights=one - one[:, ::-1]).raw_maps
+    assert np.abs(contrast - whole).max() > 0.1 * whole.max()
