@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import NodeProto
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.graph import Graph
-from onnx_gradcam.export.spatial.arrangement import Arrangement, arrange
+from onnx_gradcam.export.spatial.arrangement import arrange
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.spatial.fields import Shape
 from onnx_gradcam.export.spatial.tracking import Fields
