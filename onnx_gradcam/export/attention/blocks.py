@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.export.attention.maps import AttentionMap, Found, Unusable, find_attention
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.score import Score
-from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.export.spatial.feature_maps import FeatureMaps
 from onnx_gradcam.export.target_layer import data_flow, find_dominators
 
