@@ -7,6 +7,7 @@ This module and `preprocessing` are all that export and runtime share. The expor
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -107,6 +108,50 @@ METADATA_PREFIX = "onnx_gradcam."
 
 
 @dataclass(frozen=True)
+class AttentionMetadata:
+    """What an exported file says about its attention outputs.
+
+    All lists but the last four have one entry per block, from the image on: L of them.
+
+    Attributes:
+        blocks: names of the attention maps in the graph; where an operator keeps its map to
+            itself, of its result.
+        heads: numbers of heads.
+        mixed: tensors O = A V, the values V mixed by the attention A.
+        values: the tensors V.
+        outputs: LeGrad: tensors Z, what the blocks hand on.
+        explained: LeGrad: tensors O whose A the gradient is taken by; `mixed`, or those of the
+            pooling that reads each block.
+        gradients: LeGrad: tensors ds/dA, ``(N, heads, queries, R)``, s being the block's score.
+        grid: ``[h, w]`` of the tokens.
+        order: which row lies in each cell of the grid; only the first where they are consecutive.
+        rows: R, rows without a place (class and register tokens) included.
+        read: rows of the last block that the score reads; none where it pools by attention.
+        pooled: whether the score reads them by an attention of its own, which then is the last of
+            ``cam_attention``: all its rows are that of the one query.
+    """
+
+    blocks: list[str]
+    heads: list[int]
+    mixed: list[str]
+    values: list[str]
+    outputs: list[str]
+    explained: list[str]
+    gradients: list[str]
+    grid: list[int]
+    order: list[int]
+    rows: int
+    read: list[int]
+    pooled: bool
+
+    @property
+    def cells(self) -> list[int]:
+        """The row in each cell of the grid, row by row of the grid."""
+        count = math.prod(self.grid)
+        return [self.order[0] + i for i in range(count)] if len(self.order) == 1 else self.order
+
+
+@dataclass(frozen=True)
 class ExportMetadata:
     """What an exported file says about itself, one JSON value per ``metadata_props`` entry.
 
@@ -137,6 +182,7 @@ class ExportMetadata:
         preprocessing: `Preprocessing.to_dict()`, or None when none was given.
         labels: K class names, or None.
         straight_through: operators differentiated by a straight-through estimate.
+        attention: `AttentionMetadata` as a mapping; None without attention outputs.
         outputs: names of the added outputs, in order.
         fused: of a CAM in the graph: its ``method``, its ``size`` (``map``, ``input`` or extents)
             and whether it is ``normalised``; None without one.
@@ -174,6 +220,7 @@ class ExportMetadata:
     preprocessing: dict[str, Any] | None = None
     labels: list[str] | None = None
     straight_through: list[str] = field(default_factory=list)
+    attention: dict[str, Any] | None = None
     outputs: list[str] = field(default_factory=lambda: list(ADDED_OUTPUTS))
     fused: dict[str, Any] | None = None
     activation: str = ""

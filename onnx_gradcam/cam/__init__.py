@@ -1,12 +1,12 @@
 """Class activation maps in NumPy: (activations, gradients) in, heat maps out.
 
 `methods` holds one function per published method, as do `ablation` and `reciprocam` for those that
-run the head again, `masking`, `smooth` and `black_box` for those that run the model again, and
-`second_order`. `runs` is what they see of the model, `blocks` how they hand over changed images;
-`components` the sums and principal components that maps end in, `registry` finds methods by name,
-`postprocess` turns a raw map into a heat map of the image's size with values in [0, 1], and
-`painting` does both and notes what shows nothing. `finer` has the weights of a gradient over
-several classes, and the method that takes it.
+run the head again, `masking`, `smooth` and `black_box` for those that run the model again,
+`second_order`, and `attention` for vision transformers. `runs` is what they see of the model,
+`blocks` how they hand over changed images; `components` the sums and principal components that maps
+end in, `registry` finds methods by name, `postprocess` turns a raw map into a heat map of the
+image's size with values in [0, 1], and `painting` does both and notes what shows nothing. `finer`
+has the weights of a gradient over several classes, and the method that takes it.
 """
 
 # importing these registers the methods, in this order
@@ -19,6 +19,7 @@ from onnx_gradcam.cam import finer as finer
 from onnx_gradcam.cam import masking as masking
 from onnx_gradcam.cam import smooth as smooth
 from onnx_gradcam.cam import black_box as black_box
+from onnx_gradcam.cam import attention as attention
 
 # isort: on
 from onnx_gradcam.cam.finer import finer_weights

@@ -84,6 +84,14 @@ class Method:
 
 _METHODS: dict[str, Method] = {}
 
+_REMEDIES = {
+    Need.WEIGHTS: "--weights",
+    Need.CURVATURE: "--second-order",
+    Need.ATTENTION: "--attention rollout",
+    Need.LEGRAD: "--attention legrad",
+}
+"""Options of the export with which a file offers it."""
+
 
 def register(
     name: str,
@@ -141,9 +149,11 @@ def require(name: str, offered: Collection[Need], *, eigen_smooth: bool = False)
     method = get_method(name)
     missing = [need for need in method.needs if need not in offered]
     if missing:
+        options = "".join(f" with {_REMEDIES[need]}" for need in missing if need in _REMEDIES)
+        remedy = f" export the model again{options}, or use another method:" if options else ""
         raise UnsupportedModelError(
             f"CAM method {name!r} needs {' and '.join(missing)}, which the file does not offer;"
-            f" it can serve {', '.join(method_names(offered))}"
+            f"{remedy} it can serve {', '.join(method_names(offered))}"
         )
     if eigen_smooth and not method.smooths:
         smoothing = [name for name in method_names(offered) if _METHODS[name].smooths]

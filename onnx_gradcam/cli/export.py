@@ -124,6 +124,17 @@ from onnx_gradcam.preprocessing import PRESETS
     show_default=True,
     help="cam leaves out activations and gradients, the large ones.",
 )
+@click.option(
+    "--attention",
+    type=click.Choice(["rollout", "legrad", "both"]),
+    help="Vision transformers: add what the CAM methods rollout and legrad need.",
+)
+@click.option(
+    "--attention-blocks",
+    type=int,
+    metavar="K",
+    help="Of the last K blocks alone, instead of all.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
@@ -150,6 +161,8 @@ def command(
     cam_size: str,
     cam_normalise: bool,
     outputs: str,
+    attention: str | None,
+    attention_blocks: int | None,
     force: bool,
     no_verify: bool,
     inputs: tuple[str, ...],
@@ -177,6 +190,8 @@ def command(
         second_order=second_order,
         preprocess=preprocess,
         labels=labels,
+        attention=attention,
+        attention_blocks=attention_blocks,
         force=force,
         verify=not no_verify,
         inputs=read_inputs(inputs) or None,

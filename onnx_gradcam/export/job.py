@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from onnx_gradcam.export.attach import ClassInput
+from onnx_gradcam.export.attention.outputs import AttentionOutputs
 from onnx_gradcam.export.files.model_file import LoadedModel
 from onnx_gradcam.export.fuse import Fusion
 from onnx_gradcam.export.graph import Graph
@@ -34,6 +35,7 @@ class Job:
     image: str
     target: Layer
     tail: Tail
+    attention: AttentionOutputs
     class_input: ClassInput
     objective: Objective
     second_order: bool

@@ -30,6 +30,7 @@ from onnx_gradcam.export.attach import (
     output_shape,
     refuse_exported,
 )
+from onnx_gradcam.export.attention.outputs import plan_attention
 from onnx_gradcam.export.builders.environment import BuilderStatus
 from onnx_gradcam.export.builders.select import REVERSE, build_gradient, check_builder
 from onnx_gradcam.export.curvature import check_curvature
@@ -86,6 +87,8 @@ def export_model(
     second_order: bool = False,
     preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
     labels: Sequence[str] | str | Path | None = None,
+    attention: str | None = None,
+    attention_blocks: int | None = None,
     force: bool = False,
     verify: bool = True,
     inputs: Mapping[str, NDArray[Any]] | None = None,
@@ -117,6 +120,8 @@ def export_model(
         second_order: also output H A, with H = d2y/dA2, which ShapleyCAM needs.
         preprocess: preset name, JSON file, mapping or recipe, stored in the file.
         labels: class names, or a text file with one per line, stored in the file.
+        attention: what vision transformers give beside it: ``rollout``, ``legrad`` or ``both``.
+        attention_blocks: of so many blocks, the last ones; None for all.
         force: replace an existing output.
         verify: prove the file before it appears under its name.
         inputs: values for inputs of the model to prove it with, in place of random ones.
@@ -154,7 +159,8 @@ def export_model(
     target = choose_layer(graph, image, scores, layer)
     if second_order:
         check_curvature(graph, target, asked)
-    forward = float32_view(graph)
+    added = plan_attention(graph, image, scores, asked, attention, attention_blocks)
+    graph, forward = added.graph, float32_view(added.graph)
     job = Job(
         loaded=loaded,
         graph=graph,
@@ -163,6 +169,7 @@ def export_model(
         image=image,
         target=target,
         tail=cut_tail(forward, target.tensor, scores.tensor),
+        attention=added,
         class_input=mode,
         objective=asked,
         second_order=second_order,
@@ -217,8 +224,11 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
     (seed,) = seeds
     emit_results(job, built, seed)
     outputs = added_outputs(job, built.emit, seed, emit_fused(job, built.emit))
+    emitted = job.attention.emit(built.emit, job.forward, seed.seed, outputs[0].shape[0])
+    outputs += emitted.outputs
     inputs = seed_inputs(job.objective, job.class_input, scores, graph)
     metadata = metadata_of(job, built, [output.name for output in outputs])
+    metadata = replace(metadata, attention=emitted.metadata)
     exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
     verification = None
     with staged_model(
@@ -256,7 +266,11 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         nodes_added=len(exported.graph.node) - len(graph.original.graph.node),
         bytes_written=written,
         verification=verification,
-        warnings=(*warnings, *(verification.warnings if verification else ())),
+        warnings=(
+            *job.attention.warnings,
+            *warnings,
+            *(verification.warnings if verification else ()),
+        ),
     )
 
 

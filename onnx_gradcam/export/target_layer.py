@@ -146,7 +146,7 @@ def _dominating(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> li
     flow = data_flow(graph, image, score)
     if score.tensor not in flow:
         raise UnsupportedModelError(f"the score {score.tensor!r} does not depend on {image!r}")
-    dominators = _dominators(graph, image, score.tensor, flow)
+    dominators = find_dominators(graph, image, score.tensor, flow)
     classifier = _classifier(graph, dominators)
     before = (
         dominators
@@ -347,7 +347,7 @@ def _find_tensor(graph: Graph, name: str) -> str:
     raise LayerNotFoundError(f"no layer {name!r}{nearest_names(name, known)}")
 
 
-def _dominators(graph: Graph, image: str, score: str, flow: set[str]) -> list[str]:
+def find_dominators(graph: Graph, image: str, score: str, flow: set[str]) -> list[str]:
     """Return the tensors that every path passes through, in topological order.
 
     A tensor t is one exactly when paths(image, t) * paths(t, score) = paths(image, score);

@@ -35,20 +35,12 @@ def _attention(ctx: Context) -> Gradients:
     Raises:
         FormulaError: it reads a cache of keys and values, or the mask is shorter than the keys.
     """
-    for index, name in _CACHE.items():
-        if ctx.has_input(index):
-            raise FormulaError(f"its input {name} is not covered")
-    emit, heads = ctx.emit, _Heads.of(ctx)
-    q = heads.split(emit, ctx.inputs[_QUERY], heads.queries)
-    k, v = (heads.shared(emit, ctx.inputs[i], heads.sizes[i]) for i in (_KEY, _VALUE))
+    emit, heads = ctx.emit, _checked_heads(ctx)
+    q, k, v, bent, p = _forward(ctx, heads)
+    scale = _scale(ctx, heads)
     dy = heads.split(emit, ctx.dy, heads.queries)
-    scale = float(ctx.attribute("scale") or 1 / math.sqrt(heads.size))
-    scores = emit.mul(emit.matmul(q, _swapped(emit, k)), scale)
-    cap = float(ctx.attribute("softcap", 0.0))
-    bent = emit.unary("Tanh", emit.div(scores, cap)) if cap else ""
-    p = _weights(ctx, emit.mul(bent, cap) if cap else scores, heads)
     ds = softmax(emit, emit.matmul(dy, _swapped(emit, v)), p, [3])
-    inner = emit.mul(ds, emit.sub(1.0, emit.mul(bent, bent))) if cap else ds
+    inner = emit.mul(ds, emit.sub(1.0, emit.mul(bent, bent))) if bent else ds
     inner = emit.mul(inner, scale)
     results: list[str | None] = [None] * len(ctx.inputs)
     if ctx.wanted[_QUERY]:
@@ -61,6 +53,53 @@ def _attention(ctx: Context) -> Gradients:
         emit.declare(ds, emit.dtype(ds), heads.score_shape)
         results[_MASK] = unbroadcast(ctx, ds, ctx.inputs[_MASK], ds)
     return results
+
+
+def _forward(ctx: Context, heads: _Heads) -> tuple[str, str, str, str, str]:
+    """Return Q, K and V per head of Q, tanh of the capped scores (``""`` without a cap), and P."""
+    emit = ctx.emit
+    q = heads.split(emit, ctx.inputs[_QUERY], heads.queries)
+    k, v = (heads.shared(emit, ctx.inputs[i], heads.sizes[i]) for i in (_KEY, _VALUE))
+    scores = emit.mul(emit.matmul(q, _swapped(emit, k)), _scale(ctx, heads))
+    cap = float(ctx.attribute("softcap", 0.0))
+    bent = emit.unary("Tanh", emit.div(scores, cap)) if cap else ""
+    return q, k, v, bent, _weights(ctx, emit.mul(bent, cap) if cap else scores, heads)
+
+
+def _scale(ctx: Context, heads: _Heads) -> float:
+    return float(ctx.attribute("scale") or 1 / math.sqrt(heads.size))
+
+
+def emit_weights(ctx: Context) -> str:
+    """Emit the weights P of an Attention node anew, ``(N, heads, queries, keys)``.
+
+    Raises:
+        FormulaError: what the gradient does not cover.
+    """
+    return _forward(ctx, _checked_heads(ctx))[-1]
+
+
+def emit_weights_gradient(ctx: Context, dy: str) -> str:
+    """Emit dL/dP = dY V^T of an Attention node, ``(N, heads, queries, keys)``, from dL/dY.
+
+    Raises:
+        FormulaError: what the gradient does not cover.
+    """
+    emit, heads = ctx.emit, _checked_heads(ctx)
+    v = heads.shared(emit, ctx.inputs[_VALUE], heads.sizes[_VALUE])
+    return emit.matmul(heads.split(emit, dy, heads.queries), _swapped(emit, v))
+
+
+def _checked_heads(ctx: Context) -> _Heads:
+    """Return the heads.
+
+    Raises:
+        FormulaError: the node reads a cache of keys and values, or tells no number of heads.
+    """
+    for index, name in _CACHE.items():
+        if ctx.has_input(index):
+            raise FormulaError(f"its input {name} is not covered")
+    return _Heads.of(ctx)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from onnx_gradcam.runtime.explanation import Explanation, FloatArray
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.found import Found
+from onnx_gradcam.runtime.further import further_given, further_outputs
 from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput, without_channels
@@ -155,7 +156,8 @@ class Explainer:
 
     @property
     def _offered(self) -> frozenset[Need]:
-        return OFFERED if self._reruns is None else OFFERED | self._reruns.offered
+        reruns = frozenset() if self._reruns is None else self._reruns.offered
+        return OFFERED | reruns | {*further_outputs(self.metadata).values()}
 
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
@@ -340,7 +342,9 @@ class Explainer:
         self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
         outputs = dict(zip(names, values, strict=True))
-        return Found.from_outputs(scores, outputs, maps if self.metadata.several else 0)
+        several = maps if self.metadata.several else 0
+        further = further_given(self.metadata, outputs, several)
+        return Found.from_outputs(scores, outputs, several, further)
 
     def _maps(
         self,
@@ -368,12 +372,13 @@ class Explainer:
     ) -> Mapping[Need, Any]:
         """Return what methods may ask for beside the gradients."""
         if self._reruns is None:
-            return {}
+            return found.further
         if self.metadata.several:  # a row for each map, as in what was found
             extra_inputs = self.extra_inputs.for_each_class(extra_inputs, maps, len(batch))
             batch = np.repeat(batch, maps, axis=0)
         rows = seed_rows(self.metadata, feeds, maps)
-        return self._reruns.of(batch, rows, found, extra_inputs, self._explained)
+        again = self._reruns.of(batch, rows, found, extra_inputs, self._explained)
+        return {**found.further, **again}
 
     def _explained(
         self, batch: NDArray[Any], seeds: Mapping[str, NDArray[Any]], extra_inputs: Values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Explanation:
         aug_smooth: whether it is the average over versions of the image; activations and gradients
             are those of the image itself.
         seed: of a method that draws at random.
+        further: what else the file gave for CAM methods, by need: attention outputs.
         notes: N texts: why a map shows nothing (NaN, constant, nowhere positive), else empty.
     """
 
@@ -70,6 +71,7 @@ class Explanation:
     aug_smooth: bool = False
     seed: int = 0
     notes: tuple[str, ...] = ()
+    further: Mapping[Need, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return N."""
@@ -126,8 +128,7 @@ class Explanation:
         Raises:
             UsageError: an unknown method, one that cannot be smoothed, or one that runs parts of
                 the model again.
-            UnsupportedModelError: the method needs more than activations and gradients, or the
-                file gave none.
+            UnsupportedModelError: the method needs what the file does not offer.
         """
         again = RERUNS.intersection(get_method(method).needs)
         if again:
@@ -142,6 +143,7 @@ class Explanation:
             self.cams.shape[1:],
             eigen_smooth=eigen_smooth,
             seed=seed,
+            further=self.further,
         )
         return replace(
             self,

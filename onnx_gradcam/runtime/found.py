@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_gradcam.cam import Need
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     BOXES_OUTPUT,
@@ -34,6 +35,7 @@ class Found:
         y: float32 ``(M,)``, None where it is the score of a class.
         boxes: int64 ``(M,)``, None without boxes.
         fused: outputs of a CAM in the graph, as they are, by name.
+        further: what else the file gives for CAM methods, by need.
     """
 
     scores: FloatArray
@@ -43,6 +45,7 @@ class Found:
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
     fused: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    further: Mapping[Need, Any] = field(default_factory=dict)
 
     @property
     def explained(self) -> dict[str, Any]:
@@ -58,7 +61,11 @@ class Found:
 
     @classmethod
     def from_outputs(
-        cls, scores: FloatArray, outputs: Mapping[str, NDArray[Any]], several: int
+        cls,
+        scores: FloatArray,
+        outputs: Mapping[str, NDArray[Any]],
+        several: int,
+        further: Mapping[Need, Any],
     ) -> Found:
         """Sort outputs of a session.
 
@@ -66,6 +73,7 @@ class Found:
             scores: ``(N, K)``.
             outputs: by name.
             several: T where outputs have an axis T behind N, else 0.
+            further: what else there is, M of each.
         """
         images = len(scores)
 
@@ -94,4 +102,5 @@ class Found:
             rows(SCORE_OUTPUT, np.float32),
             rows(BOXES_OUTPUT, np.int64),
             {n: outputs[n] for n in (CAM_OUTPUT, SCALES_OUTPUT) if n in outputs},
+            further,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnx_gradcam import Explainer, load
-from onnx_gradcam.cam import compute, finer_weights
+from onnx_gradcam.cam import Need, compute, finer_weights
 from onnx_gradcam.errors import ClassNotFoundError, UnsupportedModelError, UsageError
 from onnx_gradcam.export.pipeline import export_model
 from tests.export.objective_models import objective_model
@@ -121,9 +121,29 @@ def test_finercam_is_gradcam_of_the_weights_that_set_a_class_apart(
     np.testing.assert_allclose(both.raw_maps[0], found.raw_maps[0], atol=1e-5 * size)
 
 
-def test_finercam_needs_weights() -> None:
-    with pytest.raises(UnsupportedModelError, match="'finercam' needs weighted classes"):
-        explainer("segmenter").explain(IMAGES, method="finercam")
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("finercam", "needs weighted classes.* export the model again with --weights"),
+        ("shapleycam", "needs second derivatives.* export the model again with --second-order"),
+    ],
+)
+def test_methods_that_need_more_of_the_file(method: str, message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        explainer("segmenter").explain(IMAGES, method=method)
+
+
+def test_shapleycam_of_a_file_with_second_derivatives(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    export_model(objective_model("logits"), path, objective="softmax", second_order=True)
+    loaded = load(path, device="cpu")
+    found = loaded.explain(IMAGES, method="shapleycam")
+    curvature = found.further[Need.CURVATURE]
+    alpha = (found.gradients - curvature / 2).mean(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(found.raw_maps, (alpha * found.activations).sum(axis=1), atol=1e-6)
+    plain = found.with_method("gradcam")
+    assert np.abs(plain.raw_maps - found.raw_maps).max() > 0.01 * np.abs(plain.raw_maps).max()
+    np.testing.assert_array_equal(plain.with_method("shapleycam").raw_maps, found.raw_maps)
 
 
 def test_both_sides_of_a_logit() -> None:

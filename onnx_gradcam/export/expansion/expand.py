@@ -72,6 +72,16 @@ def expand(
     return graph
 
 
+def extended(graph: Graph, nodes: Sequence[NodeProto]) -> Graph:
+    """Return the analysis graph with further nodes behind its own, which the export adds."""
+    result = _analysis_graph(graph, [*graph.nodes, *nodes], [], graph.tensor_values)
+    result.original = graph.original
+    result.unexpanded = graph.unexpanded
+    result.expansion_initializers = graph.expansion_initializers
+    result.expansion_nodes = [*graph.expansion_nodes, *nodes]
+    return result
+
+
 def with_expansions(graph: Graph, names: Iterable[str]) -> ModelProto:
     """Return the original model with the nodes that compute tensors of the analysis graph.
 

@@ -6,6 +6,7 @@ and tells whether a change of its placed elements can reach another tensor.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -111,6 +112,40 @@ class FeatureMaps:
         if not any(size != 1 for size in spatial_sizes(shape, layout)):
             return None
         return Arrangement(layout)
+
+    @property
+    def images(self) -> int:
+        """The size of the batch in the trial that positions are followed in."""
+        return self._shapes[self._image][0] if self._image in self._shapes else 1
+
+    def sizes(self, tensor: str) -> Shape | None:
+        """Return the full shape of a tensor in the trial that positions are followed in."""
+        return self._shapes.get(tensor)
+
+    def places(self, tensor: str) -> Fields | None:
+        """Return image number and coordinates of the elements of a tensor; None for unknown."""
+        return self._positions.get(tensor)
+
+    def readable_rows(self, tensor: str, goal: str) -> list[int]:
+        """Return the rows of a feature map a change of which can reach another tensor.
+
+        Rows are the tokens of an image; of a map with spatial axes its cells, row by row.
+        """
+        found, shape = self.arrangement(tensor), self._shapes[tensor]
+        assert found is not None, "the tensor is a feature map"
+        assert self._trial is not None, "it has a shape"
+        axes = [1] if found.grid else found.channels_first()[2:]
+        graph, wanted = self._trial, self._trial.leads_to(goal)
+        nodes = graph.nodes[graph.producer.get(tensor, -1) + 1 :]
+        nodes = [node for node in nodes if any(name in wanted for name in node.output)]
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(shape)]
+        rows = []
+        for row in range(math.prod(sizes)):
+            only = (np.arange(math.prod(sizes)) == row).reshape(sizes)
+            known = track(graph, Reach(), {tensor: (only,)}, self._shapes, nodes)
+            if goal not in known or known[goal][0].any():
+                rows.append(row)
+        return rows
 
     def reaches(self, tensor: str, goal: str) -> bool:
         """Return whether elements of a map that have a place can change another tensor.

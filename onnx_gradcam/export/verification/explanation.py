@@ -24,6 +24,7 @@ from onnx_gradcam.contract import (
 from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.quantized.score import quantized_rows
 from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.verification.attention import check_attention
 from onnx_gradcam.export.verification.central_differences import (
     OTHER_TOLERANCE,
     TOLERANCE,
@@ -115,6 +116,7 @@ def check_explanation(
     if CURVATURE_OUTPUT in meta.outputs:
         yield _curvature(subject, session, probe, function)
     del probe
+    yield from check_attention(subject, session)
     apart = _images_apart(subject, session)
     shared = any(node.op_type == "DynamicQuantizeLinear" for node in function.graph.nodes)
     yield _shared_range(apart) if shared and not apart.passed else apart

@@ -84,7 +84,7 @@ class ScoreFunction:
         )
         self.graph = graph
         self._model = graph.model
-        nodes, self._initializers, self.bypassing = _cut(graph, target, score)
+        nodes, self._initializers, self.bypassing = cut_between(graph, target, {score})
         nodes, zeros, self._offset = _without_bias(graph, nodes, score)
         self._smooth = surrogate(graph, nodes, target)
         self._nodes = self._smooth.nodes
@@ -129,7 +129,7 @@ class ScoreFunction:
                 half precision.
         """
         names = [self.target, *self.bypassing]
-        self._feeds = {name: _at_least_float32(values[name]) for name in names}
+        self._feeds = {name: at_least_float32(values[name]) for name in names}
         self._feeds |= self._smooth.feeds(values)
         if activations is not None:
             rounded = self._feeds[self.target]
@@ -156,7 +156,7 @@ class ScoreFunction:
         from onnx_gradcam.export.reference.operators import evaluator  # slow, rarely needed
 
         model = self._build()
-        _widen(model.graph, _SINGLES, TensorProto.DOUBLE)
+        widen(model.graph, _SINGLES, TensorProto.DOUBLE)
         for value in model.graph.input:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = TensorProto.DOUBLE
@@ -200,7 +200,7 @@ class ScoreFunction:
         model.graph.output.append(onnx.ValueInfoProto(name=self.score))
         for tensor in self._initializers:
             model.graph.initializer.append(with_values(tensor, self._base_dir))
-        _widen(model.graph, HALVES, TensorProto.FLOAT)
+        widen(model.graph, HALVES, TensorProto.FLOAT)
         return model
 
 
@@ -209,11 +209,11 @@ def _declared(value: Array) -> list[int | None]:
     return list(value.shape) if value.dtype.kind == "i" else [None] * value.ndim
 
 
-def _cut(
-    graph: Graph, target: str, score: str
+def cut_between(
+    graph: Graph, target: str, goals: Collection[str]
 ) -> tuple[list[onnx.NodeProto], list[TensorProto], list[str]]:
-    """Return nodes and initializers between A and the score, and the tensors that by-pass A."""
-    wanted = {score}
+    """Return nodes and initializers between A and the goals, and the tensors that by-pass A."""
+    wanted = set(goals)
     for node in reversed(graph.nodes):
         if any(o in wanted for o in node.output) and target not in node.output:
             wanted.update(graph.reads(node))
@@ -266,13 +266,14 @@ def _without_bias(
     return nodes, [], np.zeros(1)
 
 
-def _at_least_float32(value: Array) -> Array:
+def at_least_float32(value: Array) -> Array:
+    """Return half precision as float32, all else as it is."""
     if value.dtype.kind == "f" and value.dtype.itemsize < np.dtype(np.float32).itemsize:
         return value.astype(np.float32)
     return np.asarray(value)
 
 
-def _widen(graph: onnx.GraphProto, narrow: Collection[int], wide: int) -> None:
+def widen(graph: onnx.GraphProto, narrow: Collection[int], wide: int) -> None:
     """Turn constants and casts of the narrow types into the wide one."""
     for tensor in graph.initializer:
         _widen_tensor(tensor, narrow, wide)
@@ -283,7 +284,7 @@ def _widen(graph: onnx.GraphProto, narrow: Collection[int], wide: int) -> None:
             if attribute.name in TYPE_ATTRIBUTES and attribute.i in narrow:
                 attribute.i = wide
             if attribute.HasField("g"):
-                _widen(attribute.g, narrow, wide)
+                widen(attribute.g, narrow, wide)
 
 
 def _widen_tensor(tensor: TensorProto, narrow: Collection[int], wide: int) -> None:

@@ -1,0 +1,1 @@
+"""Attention of vision transformers as outputs: rollout and LeGrad."""
