@@ -79,10 +79,15 @@ class Explanation:
 
     @property
     def class_scores(self) -> FloatArray:
-        """float32 ``(N,)``: the score that was explained, `y` where the file gives it."""
-        if self.y is not None:
+        """float32 ``(N,)``: the model's score of the class that was explained, else `y`.
+
+        `y` where the objective is not that of a class, and for weighted classes.
+        """
+        if self.objective != "class" and self.y is not None:
             return self.y
-        return np.take_along_axis(self.scores, self.classes[:, None], axis=1)[:, 0]
+        classes = self.classes.clip(min=0)
+        own: FloatArray = np.take_along_axis(self.scores, classes[:, None], axis=1)[:, 0]
+        return own if self.y is None else np.where(self.classes < 0, self.y, own)
 
     @property
     def class_names(self) -> tuple[str, ...]:
