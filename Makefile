@@ -1,7 +1,7 @@
 # make demo      heat maps of a real classifier on a real photo, from nothing
 # make test      every check and every test, from nothing
 # make lint      the checks alone
-# make pictures  the pictures of README.md anew, from the demonstration
+# make pictures  the pictures of README.md and docs/ anew
 # make pins      requirements/*.txt anew, from pyproject.toml; needs uv
 # make clean     removes what the others made
 #
@@ -44,6 +44,7 @@ lint: $(VENV)/.installed-dev
 pictures: demo
 	@mkdir -p docs/pictures
 	$(BIN)/python -c 'import cv2; cv2.imwrite("docs/pictures/demo.jpg", cv2.imread("demo/cameraman.cam.png"))'
+	$(BIN)/python tools/method_pictures.py
 
 python-version:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -26,11 +26,12 @@ from onnx_gradcam.runtime import read_photo
 REPOSITORY = Path(__file__).resolve().parents[1]
 MODELS = REPOSITORY / "models"
 METHODS = (
-    *("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "finercam", "shapleycam"),
-    *("eigencam", "kpcacam", "ablationcam", "reciprocam", "smoothgradcam++", "scorecam"),
+    *("gradcam", "gradcam++", "layercam", "finercam", "shapleycam", "eigencam"),
+    *("kpcacam", "ablationcam", "reciprocam", "smoothgradcam++", "scorecam"),
     *("occlusion", "rise", "randomcam"),
 )
 QUALITY = 88
+SCALE = 0.7
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def main() -> None:
             note = found.notes[0] and f"\nempty: {found.notes[0]}"
             cams.append((found.photo_cams()[0], method + note))
     drawn = panel(read_photo(arguments.photo), cams, arguments.label)
+    drawn = cv2.resize(drawn, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     bgr = np.ascontiguousarray(drawn[..., ::-1])
     cv2.imwrite(str(arguments.output), bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])

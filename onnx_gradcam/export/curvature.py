@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from onnx import ModelProto, helper
 
 from onnx_gradcam.contract import CURVATURE_OUTPUT
@@ -31,6 +32,12 @@ def check_curvature(graph: Graph, layer: Layer, objective: Objective) -> None:
     """
     if objective.several:
         raise UsageError("second derivatives are of one class per image: leave out --several")
+    arrangement = layer.arrangement
+    if arrangement.has_other_rows and (arrangement.source or "N" not in arrangement.layout):
+        raise UnsupportedModelError(
+            f"second derivatives at layer {layer.tensor!r} are not covered: it has rows without a"
+            " place (class tokens), and how many rows an image has is not known at export"
+        )
     known = graph.type_of(layer.tensor)
     if known is not None and known.dtype in HALVES:
         raise UnsupportedModelError(
@@ -65,11 +72,22 @@ def emit_curvature(
         tail = cut_tail(whole, layer.tensor, gradient)
         if tail.nodes:
             try:
-                product = build_reverse(whole, tail, emit, layer.tensor)
+                product = build_reverse(whole, tail, emit, _placed(emit, graph, layer))
             except UnsupportedModelError as error:
                 if "is zero everywhere" not in str(error):
                     raise UnsupportedModelError(f"second derivatives: {error}") from error
     return channels_first(emit, product, layer, CURVATURE_OUTPUT)
+
+
+def _placed(emit: Emitter, graph: Graph, layer: Layer) -> str:
+    """Return A, zero in rows without a place: class tokens are no part of the map."""
+    arrangement, shape = layer.arrangement, graph.shape(layer.tensor)
+    if not arrangement.has_other_rows or shape is None:
+        return layer.tensor
+    letters = zip(arrangement.layout, shape, strict=True)
+    sizes = tuple(1 if letter in "NC" else int(size or 1) for letter, size in letters)
+    ones = np.ones((1, 1, *arrangement.grid), np.float32)
+    return emit.mul(layer.tensor, emit.filled(arrangement.from_map(ones, sizes), layer.tensor))
 
 
 def _with_gradient(graph: Graph, emit: Emitter, inputs: Sequence[AddedInput]) -> Graph:

@@ -17,6 +17,7 @@ from onnx_gradcam.export.pipeline import export_model
 from onnx_gradcam.export.verification.second_differences import second_difference_error
 from tests.export.objective_models import objective_model
 from tests.export.objective_seeds import IMAGES, MASK
+from tests.export.spatial.transformers import CLASS_TOKEN
 
 CASES: dict[str, dict[str, Any]] = {
     "softmax": {"body": "logits", "objective": "softmax"},
@@ -77,6 +78,17 @@ def test_it_is_how_the_gradient_changes_along_the_activations(
     measured = (up.astype(np.float64) - down) / (2 * step)
     size = np.abs(measured).max()
     np.testing.assert_allclose(claimed / size, measured / size, atol=2e-3)
+
+
+def test_class_tokens_are_no_part_of_the_map(tmp_path: Path) -> None:
+    report = export_model(
+        CLASS_TOKEN.model(), tmp_path / "x.onnx", second_order=True, gradient_builder="reverse"
+    )
+    assert report.verification is not None
+    (check,) = (c for c in report.verification.checks if c.name == "second derivatives")
+    assert check.value is not None
+    assert check.value < 1e-3
+    assert "differ by" in check.detail  # measured, not lost in rounding
 
 
 def test_a_linear_head_has_none(tmp_path: Path) -> None:
