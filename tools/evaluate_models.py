@@ -38,7 +38,7 @@ ONE_RUN = (
     *("eigencam", "eigengradcam", "segeigencam", "kpcacam", "fem", "shapleycam"),
 )
 FEW_RUNS = ("finercam", "reciprocam", "vitreciprocam", "smoothgradcam++")
-MANY_RUNS = ("ablationcam", "scorecam", "sscam", "iscam", "occlusion", "rise")
+MANY_RUNS = ("ablationcam", "scorecam", "occlusion")
 FLOORS = ("randomcam", "noise", "centre")
 METHODS = (*ONE_RUN, *FEW_RUNS, *FLOORS)
 """Of every model; those of `MANY_RUNS` where the model is tiny."""

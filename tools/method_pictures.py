@@ -60,9 +60,9 @@ def main() -> None:
             note = found.notes[0] and f"\nempty: {found.notes[0]}"
             cams.append((found.photo_cams()[0], method + note))
     drawn = panel(read_photo(arguments.photo), cams, arguments.label)
-    drawn = cv2.resize(drawn, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     bgr = np.ascontiguousarray(drawn[..., ::-1])
+    bgr = np.asarray(cv2.resize(bgr, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_AREA))
     cv2.imwrite(str(arguments.output), bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     print(arguments.output, drawn.shape)
 
