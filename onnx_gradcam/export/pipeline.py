@@ -139,7 +139,8 @@ def export_model(
             `UnavailableError` (builder) or `WriteError`.
         VerificationError: the exported model did not prove right. No file is left.
     """
-    fusion = Fusion.parse(fuse_cam, cam_size, cam_normalise, outputs, further=second_order)
+    further = {"second_order": second_order, "attention": attention is not None}
+    fusion = Fusion.parse(fuse_cam, cam_size, cam_normalise, outputs, further=further)
     recipe = resolve_preprocessing(preprocess)
     mode = ClassInput.parse(class_input)
     asked = check_objective(

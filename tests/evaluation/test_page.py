@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from onnx_gradcam.evaluation import METRICS, Evaluation
-from tools.evaluate_models import METHODS, definitions, turned
+from onnx_gradcam.evaluation import METRICS
+from tools.evaluate_models import METHODS, definitions
 from tools.evaluation_notes import AGREEMENT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
@@ -24,20 +22,6 @@ def test_the_page_has_results_of_four_models() -> None:
     for table in results:
         for method in METHODS:
             assert f"| {method} " in table
+        header = table.splitlines()[2]
         for name in set(METRICS) - {"pointing", "energy"}:
-            assert f"| {name} " in table
-
-
-def test_a_table_has_a_row_per_metric() -> None:
-    metrics = [METRICS["deletion"], METRICS["road"]]
-    values = {
-        "gradcam": {"deletion": np.array([0.25, np.nan]), "road": np.array([0.5, 0.5])},
-        "noise": {"deletion": np.array([np.nan, np.nan]), "road": np.array([0.0, 0.5])},
-    }
-    found = turned(Evaluation(["a", "b"], [0, 1], "raw", metrics, values))
-    assert found.splitlines() == [
-        "| metric | gradcam | noise |",
-        "| --- | ---: | ---: |",
-        "| deletion ↓ | 0.250 (1) | - |",
-        "| road ↑ | 0.500 | 0.250 |",
-    ]
+            assert f"| {name} " in header

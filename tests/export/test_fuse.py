@@ -308,6 +308,7 @@ def test_a_size_of_other_axes_is_refused() -> None:
 
 
 def test_second_derivatives_go_with_activations() -> None:
-    with pytest.raises(UsageError, match="second_order goes with activations"):
-        Fusion.parse("gradcam", outputs="cam", further=True)
-    assert Fusion.parse("gradcam", further=True) == Fusion("gradcam")
+    for name in ("second_order", "attention"):
+        with pytest.raises(UsageError, match=f"{name} goes with activations"):
+            Fusion.parse("gradcam", outputs="cam", further={name: True})
+        assert Fusion.parse("gradcam", further={name: True}) == Fusion("gradcam")

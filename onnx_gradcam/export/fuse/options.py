@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Fusion:
         normalise: bool = False,
         outputs: str = ALL,
         *,
-        further: bool = False,
+        further: Mapping[str, bool] | None = None,
     ) -> Fusion | None:
         """Return what the options ask for, None where nothing is to be fused.
 
@@ -53,7 +53,7 @@ class Fusion:
             size: ``map``, ``input``, ``HxW`` or extents.
             normalise: stretch to [0, 1].
             outputs: ``all`` or ``cam``.
-            further: whether an output is asked for that goes with A alone.
+            further: option -> whether it asks for an output that goes with A.
 
         Raises:
             UsageError: an unknown method, one that cannot be fused, a size or choice of outputs
@@ -77,8 +77,8 @@ class Fusion:
                 f"CAM method {method!r} cannot be computed in the graph; fuse_cam takes"
                 f" {', '.join(FUSABLE)} (others: explain with --method)"
             )
-        if further and outputs == CAM:
-            raise UsageError("second_order goes with activations, which outputs 'cam' leaves out")
+        for name in (name for name, asked in (further or {}).items() if asked and outputs == CAM):
+            raise UsageError(f"{name} goes with activations, which outputs 'cam' leaves out")
         return cls(method, sizes, normalise, outputs == CAM)
 
     def to_dict(self) -> dict[str, Any]:
