@@ -308,6 +308,6 @@ def test_a_size_of_other_axes_is_refused() -> None:
 
 
 def test_second_derivatives_go_with_activations() -> None:
-    with pytest.raises(UsageError, match="second_order goes with activations"):
+    with pytest.raises(UsageError, match="second_order and full_gradient go with activations"):
         Fusion.parse("gradcam", outputs="cam", further=True)
     assert Fusion.parse("gradcam", further=True) == Fusion("gradcam")

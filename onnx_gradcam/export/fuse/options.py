@@ -78,7 +78,9 @@ class Fusion:
                 f" {', '.join(FUSABLE)} (others: explain with --method)"
             )
         if further and outputs == CAM:
-            raise UsageError("second_order goes with activations, which outputs 'cam' leaves out")
+            raise UsageError(
+                "second_order and full_gradient go with activations, which outputs 'cam' leaves out"
+            )
         return cls(method, sizes, normalise, outputs == CAM)
 
     def to_dict(self) -> dict[str, Any]:
