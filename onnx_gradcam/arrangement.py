@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.contract import ExportMetadata
+from onnx_gradcam.contract import ExportMetadata, LayerMetadata
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -84,8 +84,8 @@ class Arrangement:
         return Arrangement(self.layout, grid, tuple(range(first, last)), last + behind)
 
     @classmethod
-    def from_metadata(cls, meta: ExportMetadata) -> Arrangement:
-        """Return what an exported file says of its target."""
+    def from_metadata(cls, meta: LayerMetadata | ExportMetadata) -> Arrangement:
+        """Return what an exported file says of a target layer."""
         grid = tuple(meta.token_grid or ())
         order = tuple(meta.token_order)
         if len(order) == 1 < math.prod(grid):
@@ -99,6 +99,18 @@ class Arrangement:
     def token_order(self) -> list[int]:
         """The order as the metadata hold it: the first row alone where the rows are consecutive."""
         return list(self.order[:1] if self.grid and self.is_contiguous else self.order)
+
+    def to_metadata(self, target: str) -> LayerMetadata:
+        """Return what an exported file says of the target layer that is so arranged."""
+        return LayerMetadata(
+            target=target,
+            target_layout=self.layout,
+            token_grid=list(self.grid) or None,
+            token_order=self.token_order,
+            token_rows=self.rows,
+            token_source=self.source,
+            token_source_layout=self.source_layout,
+        )
 
     def to_map(self, tensor: Array) -> Array:
         """Return a value of the tensor as ``(N, C, *spatial)``."""

@@ -63,6 +63,13 @@ ATTENTION_OUTPUT = "cam_attention"
 LEGRAD_OUTPUT = "cam_legrad"
 """float ``(N, L, R)``: how much attention to each of R rows raises y in L blocks (LeGrad)."""
 
+BIASES_OUTPUT = "cam_biases"
+"""float ``(N, 1, *spatial)``: how much the score owes to each place of the image and to the biases
+there, at the image's size; ``cam_biases_2`` and so on likewise at other sizes (FullGrad)."""
+
+ACCOUNTED_OUTPUT = "cam_accounted"
+"""float ``(N,)``: x . dy/dx + sum b . dy/db over the image and all biases; equals y."""
+
 CAM_OUTPUT = "cam"
 """float32 ``(N, 1, *spatial)``: the heat map, computed in the graph; ``(N, T, *spatial)``."""
 
@@ -88,23 +95,54 @@ _RESERVED = frozenset(
         *(ADDED_OUTPUTS + SEED_INPUTS),
         *(SCORE_OUTPUT, BOXES_OUTPUT, SCALES_OUTPUT),
         *(CURVATURE_OUTPUT, ATTENTION_OUTPUT, LEGRAD_OUTPUT),
+        *(BIASES_OUTPUT, ACCOUNTED_OUTPUT),
     }
 )
-_OF_FURTHER_LAYER = re.compile(rf"({ACTIVATIONS_OUTPUT}|{GRADIENTS_OUTPUT})_\d+")
+_NUMBERED = re.compile(rf"({ACTIVATIONS_OUTPUT}|{GRADIENTS_OUTPUT}|{BIASES_OUTPUT})_\d+")
 
 
 def layer_output(name: str, layer: int) -> str:
-    """Return how an output is called for a target layer, counted from 0: ``NAME``, ``NAME_2``."""
+    """Return how the output of a target layer (or size) is called, counted from 0: ``NAME_2``."""
     return f"{name}_{layer + 1}" if layer else name
 
 
 def is_reserved(name: str) -> bool:
     """Return whether a name is the export's alone; ``cam`` is not, others may use it too."""
-    of_further_layer = _OF_FURTHER_LAYER.fullmatch(name) is not None
-    return name.startswith(PREFIX) or name in _RESERVED or of_further_layer
+    is_numbered = _NUMBERED.fullmatch(name) is not None
+    return name.startswith(PREFIX) or name in _RESERVED or is_numbered
 
 
 METADATA_PREFIX = "onnx_gradcam."
+
+_LEFT_OUT_WHEN_EMPTY = frozenset({"further_layers"})
+"""Fields of what most files do not have."""
+
+
+@dataclass(frozen=True)
+class LayerMetadata:
+    """One target layer; the fields are those that `ExportMetadata` has for the first one."""
+
+    target: str
+    target_layout: str
+    token_grid: list[int] | None = None
+    token_order: list[int] = field(default_factory=list)
+    token_rows: int = 0
+    token_source: str = ""
+    token_source_layout: str = ""
+
+    @classmethod
+    def from_json(cls, value: object) -> LayerMetadata:
+        """Read one entry of ``further_layers`` back.
+
+        Raises:
+            TypeError: it is none.
+        """
+        types = {"target": str, "target_layout": str}
+        if not isinstance(value, dict) or not all(
+            isinstance(value.get(name), kind) for name, kind in types.items()
+        ):
+            raise TypeError("a further layer without a target")
+        return cls(**value)
 
 
 @dataclass(frozen=True)
@@ -195,6 +233,7 @@ class ExportMetadata:
         output_axis: axis of the classes in `score_output` where that has places, None where it
             has none.
         output_channel: index of class 0 there.
+        further_layers: the target layers behind the first one; their outputs are numbered from 2.
         contract_version: version of this contract.
     """
 
@@ -232,7 +271,14 @@ class ExportMetadata:
     first_channel: int = 0
     output_axis: int | None = None
     output_channel: int = 0
+    further_layers: list[LayerMetadata] = field(default_factory=list)
     contract_version: int = CONTRACT_VERSION
+
+    @property
+    def layers(self) -> list[LayerMetadata]:
+        """All target layers, in the order of their outputs."""
+        first = {f.name: getattr(self, f.name) for f in fields(LayerMetadata)}
+        return [LayerMetadata(**first), *self.further_layers]
 
     @property
     def spatial_axes(self) -> int:
@@ -250,6 +296,7 @@ class ExportMetadata:
         return {
             METADATA_PREFIX + name: json.dumps(value, ensure_ascii=False)
             for name, value in sorted(asdict(self).items())
+            if value or name not in _LEFT_OUT_WHEN_EMPTY
         }
 
     @classmethod
@@ -279,7 +326,8 @@ class ExportMetadata:
                 for f in fields(cls)
                 if METADATA_PREFIX + f.name in props
             }
-            return cls(**known)
+            further = [LayerMetadata.from_json(v) for v in known.pop("further_layers", [])]
+            return cls(**known, further_layers=further)
         except (ValueError, TypeError) as error:
             raise NotExportedError(
                 f"{source} has damaged onnx_gradcam metadata ({error}); export it again"

@@ -34,8 +34,17 @@ def heat_maps(raw: NDArray[Any], size: Sequence[int], *, rectify: bool = True) -
     Raises:
         UsageError: `size` has another number of axes than the maps.
     """
+    return normalise(stretched(raw, size, rectify=rectify))
+
+
+def stretched(raw: NDArray[Any], size: Sequence[int], *, rectify: bool = True) -> Maps:
+    """Return what `heat_maps` normalises once more: raw maps stretched to [0, 1], then resized.
+
+    Raises:
+        UsageError: see `heat_maps`.
+    """
     shown = rectified(raw) if rectify else finite_float32(raw)
-    return normalise(resize_linear(normalise(shown), size))
+    return resize_linear(normalise(shown), size)
 
 
 def rectified(raw: NDArray[Any]) -> Maps:

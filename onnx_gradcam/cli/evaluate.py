@@ -191,7 +191,7 @@ def _randomised(
             Path(folder),
             stages=1,
             seed=seed,
-            layer=explainer.metadata.target,
+            layer=[layer.target for layer in explainer.metadata.layers],
             score=explainer.metadata.score_output,
             image_input=explainer.metadata.image_input,
             class_input=explainer.metadata.class_input,

@@ -103,6 +103,20 @@ from onnx_gradcam.errors import BatchError
     help="Smoother maps: the average over six versions of each image; takes six runs.",
 )
 @click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="NAME|NUMBER",
+    help="A target layer of the file, numbers from 0; repeat it for several. Without it all.",
+)
+@click.option(
+    "--fuse-layers",
+    type=click.Choice(["mean", "max"]),
+    default="mean",
+    show_default=True,
+    help="How the heat maps of several target layers become one.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
@@ -132,6 +146,8 @@ def command(
     method: str | None,
     eigen_smooth: bool,
     aug_smooth: bool,
+    layers: tuple[str, ...],
+    fuse_layers: str,
     seed: int,
     device: str,
     inputs: tuple[str, ...],
@@ -159,6 +175,8 @@ def command(
         eigen_smooth=eigen_smooth,
         aug_smooth=aug_smooth,
         seed=seed,
+        layers=layers or None,
+        fuse_layers=fuse_layers,
         force=force,
         extra_inputs=read_inputs(inputs),
         weights=read_weights(weights),

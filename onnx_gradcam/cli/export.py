@@ -20,6 +20,7 @@ from onnx_gradcam.preprocessing import PRESETS
         "onnx-gradcam export model.onnx -o model.cam.onnx --layer /layer4/Relu_output_0",
         "onnx-gradcam export model.onnx -o model.cam.onnx --fuse-cam gradcam --outputs cam",
         "onnx-gradcam export yolo.onnx -o yolo.cam.onnx --objective detection --class-channels 4:",
+        "onnx-gradcam export model.onnx -o model.cam.onnx --layer auto --layer 5",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -32,10 +33,12 @@ from onnx_gradcam.preprocessing import PRESETS
 )
 @click.option(
     "--layer",
-    default="auto",
-    show_default=True,
+    "layers",
+    default=["auto"],
+    show_default="auto",
+    multiple=True,
     metavar="auto|NAME|INDEX",
-    help="Target layer: a tensor, a node, or an index from `inspect`.",
+    help="Target layer: a tensor, a node, or an index from `inspect`; repeat it for several.",
 )
 @click.option(
     "--score", metavar="NAME", help="Output or tensor to explain, instead of the one found."
@@ -44,6 +47,11 @@ from onnx_gradcam.preprocessing import PRESETS
     "--image-input",
     metavar="NAME",
     help="Input to explain, instead of the first that looks like an image.",
+)
+@click.option(
+    "--full-gradient",
+    is_flag=True,
+    help="Also output what FullGrad needs: maps of all biases; takes a whole backward pass.",
 )
 @click.option(
     "--gradient-builder",
@@ -144,9 +152,10 @@ from onnx_gradcam.preprocessing import PRESETS
 def command(
     model: Path,
     output: Path,
-    layer: str,
+    layers: tuple[str, ...],
     score: str | None,
     image_input: str | None,
+    full_gradient: bool,
     gradient_builder: str,
     class_input: str,
     objective: str,
@@ -168,7 +177,7 @@ def command(
     inputs: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write MODEL anew with the activations and gradients of its target layer as extra outputs.
+    """Write MODEL anew with the activations and gradients of its target layers as extra outputs.
 
     The written file is a drop-in replacement: same inputs, same outputs, standard operators only.
     """
@@ -177,9 +186,10 @@ def command(
     report = export_model(
         model,
         output,
-        layer=int(layer) if layer.isdecimal() else layer,
+        layer=[int(layer) if layer.isdecimal() else layer for layer in layers],
         score=score,
         image_input=image_input,
+        full_gradient=full_gradient,
         gradient_builder=gradient_builder,
         class_input=class_input,
         objective=objective,

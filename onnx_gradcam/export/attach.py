@@ -20,6 +20,7 @@ from onnx_gradcam.contract import (
     METADATA_PREFIX,
     ExportMetadata,
     is_reserved,
+    layer_output,
 )
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.export.graph import FLOATS, Graph
@@ -97,15 +98,16 @@ def refuse_exported(model: ModelProto) -> None:
         )
 
 
-def emit_activations(emit: Emitter, graph: Graph, layer: Layer) -> str:
-    """Emit A, channels first, as the activations output.
+def emit_activations(emit: Emitter, graph: Graph, layer: Layer, index: int = 0) -> str:
+    """Emit A, channels first, as the activations output of a target layer, counted from 0.
 
     Beside a Pad that reads A, onnxruntime's Identity elimination and its Pad fusion get in each
     other's way and the file does not load (seen with 1.23 and 1.32); a Sum of one is left alone.
     """
     readers = {graph.nodes[i].op_type for i in graph.consumers.get(layer.tensor, [])}
     copy = "Sum" if "Pad" in readers else "Identity"
-    return channels_first(emit, layer.tensor, layer, ACTIVATIONS_OUTPUT, copy)
+    output = layer_output(ACTIVATIONS_OUTPUT, index)
+    return channels_first(emit, layer.tensor, layer, output, copy)
 
 
 def emit_gradients(
@@ -116,9 +118,9 @@ def emit_gradients(
 
 
 def channels_first(
-    emit: Emitter, name: str, layer: Layer, output: str, copy: str = "Identity"
+    emit: Emitter, name: str, layer: Layer, output: str | None = None, copy: str = "Identity"
 ) -> str:
-    """Emit a tensor in the layout of A as an output ``(N, C, *spatial)``."""
+    """Emit a tensor that is laid out as a layer, channels first; tokens on their grid."""
     arrangement = layer.arrangement
     if arrangement.grid:
         return _token_map(emit, name, layer, output)
@@ -128,7 +130,7 @@ def channels_first(
     return emit.node("Transpose", [name], output=output, perm=perm)
 
 
-def _token_map(emit: Emitter, name: str, layer: Layer, output: str) -> str:
+def _token_map(emit: Emitter, name: str, layer: Layer, output: str | None) -> str:
     """Lay tokens out on their grid; rows without a place (class tokens) are left out."""
     arrangement = layer.arrangement
     channels = layer.shape[arrangement.channel]

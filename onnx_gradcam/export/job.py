@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.export.attach import ClassInput
 from onnx_gradcam.export.attention.outputs import AttentionOutputs
 from onnx_gradcam.export.files.model_file import LoadedModel
+from onnx_gradcam.export.full_gradient.outputs import FullGradient
 from onnx_gradcam.export.fuse import Fusion
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.objective import Objective
@@ -25,7 +26,8 @@ from onnx_gradcam.preprocessing import Preprocessing
 class Job:
     """What is exported, and where to; everything but the gradient.
 
-    `forward` is the graph as the gradient sees it, without half precision.
+    `forward` is the graph as the gradient sees it, without half precision; `tail` its part from all
+    `targets`, and from what `full` needs, to the score.
     """
 
     loaded: LoadedModel
@@ -33,12 +35,13 @@ class Job:
     forward: Graph
     scores: Score
     image: str
-    target: Layer
+    targets: tuple[Layer, ...]
     tail: Tail
     attention: AttentionOutputs
     class_input: ClassInput
     objective: Objective
     second_order: bool
+    full: FullGradient | None
     preprocessing: Preprocessing | None
     labels: list[str] | None
     source: Path | None
@@ -47,3 +50,8 @@ class Job:
     verify: bool
     inputs: Mapping[str, NDArray[Any]] | None
     fusion: Fusion | None = None
+
+    @property
+    def target(self) -> Layer:
+        """The first target layer."""
+        return self.targets[0]

@@ -37,6 +37,7 @@ from onnx_gradcam.export.curvature import check_curvature
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
+from onnx_gradcam.export.full_gradient.outputs import plan_full_gradient
 from onnx_gradcam.export.fuse import Fusion
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
@@ -48,8 +49,8 @@ from onnx_gradcam.export.precision import (
     gradient_emitter,
     refuse_invalid_halves,
 )
-from onnx_gradcam.export.report import ExportReport
-from onnx_gradcam.export.results import added_outputs, emit_fused, emit_results, metadata_of
+from onnx_gradcam.export.report import ExportReport, LayerReport
+from onnx_gradcam.export.results import emit_results, metadata_of
 from onnx_gradcam.export.score import Score
 from onnx_gradcam.export.score_map import find_objective
 from onnx_gradcam.export.seed import Seed, emit_seed
@@ -59,7 +60,8 @@ from onnx_gradcam.export.several import (
     one_seed,
 )
 from onnx_gradcam.export.tail import cut_tail
-from onnx_gradcam.export.target_layer import choose_layer, nearest_layer
+from onnx_gradcam.export.target_layer import nearest_layer
+from onnx_gradcam.export.target_layers import LayerChoice, choose_layers
 from onnx_gradcam.export.verification.report import VerificationReport
 from onnx_gradcam.export.verification.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
@@ -74,7 +76,7 @@ def export_model(
     model: str | Path | bytes | onnx.ModelProto,
     output: str | Path,
     *,
-    layer: str | int = "auto",
+    layer: LayerChoice = "auto",
     score: str | None = None,
     image_input: str | None = None,
     gradient_builder: str = "auto",
@@ -85,6 +87,7 @@ def export_model(
     class_axis: int | None = None,
     class_channels: str | Sequence[int | None] | None = None,
     second_order: bool = False,
+    full_gradient: bool = False,
     preprocess: Preprocessing | Mapping[str, Any] | str | Path | None = None,
     labels: Sequence[str] | str | Path | None = None,
     attention: str | None = None,
@@ -106,7 +109,8 @@ def export_model(
     Args:
         model: path, serialised bytes or `onnx.ModelProto` of a classifier, opset 7 or later.
         output: file to write.
-        layer: ``auto`` for the penultimate feature map, or a tensor name, node name or index.
+        layer: ``auto`` for the penultimate feature map, or a tensor name, node name or index; or
+            several of these, each of which is a target layer.
         score: output or tensor that holds the class scores; None finds it.
         image_input: the input to explain; None takes the first one that looks like an image.
         gradient_builder: ``auto``, ``onnxruntime-training`` or ``reverse``.
@@ -117,7 +121,8 @@ def export_model(
         several: take T classes per image and give T gradients from one run of the backbone.
         class_axis: axis of the classes in the score of a segmenter or detector; None finds it.
         class_channels: which channels of a detector's score are classes, ``4:`` or ``(5, 85)``.
-        second_order: also output H A, with H = d2y/dA2, which ShapleyCAM needs.
+        second_order: also output H A, with H = d2y/dA2, which ShapleyCAM needs; of the first layer.
+        full_gradient: also output what FullGrad needs: maps of all biases.
         preprocess: preset name, JSON file, mapping or recipe, stored in the file.
         labels: class names, or a text file with one per line, stored in the file.
         attention: what vision transformers give beside it: ``rollout``, ``legrad`` or ``both``.
@@ -139,7 +144,11 @@ def export_model(
             `UnavailableError` (builder) or `WriteError`.
         VerificationError: the exported model did not prove right. No file is left.
     """
-    further = {"second_order": second_order, "attention": attention is not None}
+    further = {
+        "second_order": second_order,
+        "full_gradient": full_gradient,
+        "attention": attention is not None,
+    }
     fusion = Fusion.parse(fuse_cam, cam_size, cam_normalise, outputs, further=further)
     recipe = resolve_preprocessing(preprocess)
     mode = ClassInput.parse(class_input)
@@ -157,23 +166,26 @@ def export_model(
     scores = find_objective(graph, score, asked)
     _check_class(mode, scores)
     image = choose_image(graph, scores, image_input)
-    target = choose_layer(graph, image, scores, layer)
+    targets = choose_layers(graph, image, scores, layer, fused=fusion is not None)
     if second_order:
-        check_curvature(graph, target, asked)
+        check_curvature(graph, targets[0], asked)
     added = plan_attention(graph, image, scores, asked, attention, attention_blocks)
     graph, forward = added.graph, float32_view(added.graph)
+    full = plan_full_gradient(forward, image, scores.tensor, asked) if full_gradient else None
+    differentiated = [*(target.tensor for target in targets), *(full.targets if full else ())]
     job = Job(
         loaded=loaded,
         graph=graph,
         forward=forward,
         scores=scores,
         image=image,
-        target=target,
-        tail=cut_tail(forward, target.tensor, scores.tensor),
+        targets=targets,
+        tail=cut_tail(forward, list(dict.fromkeys(differentiated)), scores.tensor),
         attention=added,
         class_input=mode,
         objective=asked,
         second_order=second_order,
+        full=full,
         preprocessing=recipe,
         labels=_read_labels(labels, scores),
         source=source_path,
@@ -207,14 +219,15 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
     Raises:
         _UnprovenError: the verification failed.
     """
-    graph, target, scores = job.graph, job.target, job.scores
+    graph, scores = job.graph, job.scores
     seeds: list[Seed] = []
 
     def seeded_emitter() -> tuple[Emitter, str]:
         emit = gradient_emitter(job.forward, PREFIX)
         emit.nodes.extend(graph.expansion_nodes)
         emit.initializers.extend(graph.expansion_initializers)
-        emit_activations(emit, graph, target)
+        for index, target in enumerate(job.targets):
+            emit_activations(emit, graph, target, index)
         declare_inputs(emit, job.objective)
         seed = emit_seed(emit, scores, job.class_input.fixed, job.objective)
         seeds[:] = [seed]
@@ -223,8 +236,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
 
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     (seed,) = seeds
-    emit_results(job, built, seed)
-    outputs = added_outputs(job, built.emit, seed, emit_fused(job, built.emit))
+    outputs = emit_results(job, built, seed)
     emitted = job.attention.emit(built.emit, job.forward, seed.seed, outputs[0].shape[0])
     outputs += emitted.outputs
     inputs = seed_inputs(job.objective, job.class_input, scores, graph)
@@ -243,8 +255,9 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         if job.verify:
             verification = verify_export(staged.path, job.loaded, metadata, inputs=job.inputs)
             if not verification.passed:
+                layers = " and ".join(repr(target.tensor) for target in job.targets)
                 raise _UnprovenError(
-                    f"the export of {target.tensor!r} failed verification:"
+                    f"the export of {layers} failed verification:"
                     f" {'; '.join(f'{c.name}: {c.detail}' for c in verification.failures)};"
                     " nothing was written",
                     built.builder,
@@ -252,14 +265,16 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
             _refuse_zero(job, verification)
         staged.commit()
         written = staged.bytes_written
+    targets = [
+        LayerReport(t.tensor, t.reason, tuple(output_shape(graph, t, job.image)))
+        for t in job.targets
+    ]
     return ExportReport(
         output=job.output,
         builder=built.builder,
         builder_version=built.version,
         builder_reason=built.reason,
-        target=target.tensor,
-        target_reason=target.reason,
-        target_shape=tuple(output_shape(graph, target, job.image)),
+        **vars(targets[0]),
         score=scores.tensor,
         num_classes=scores.num_classes,
         opset=graph.opset(),
@@ -272,6 +287,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
             *warnings,
             *(verification.warnings if verification else ()),
         ),
+        further_layers=tuple(targets[1:]),
     )
 
 
@@ -281,8 +297,8 @@ def _refuse_zero(job: Job, verification: VerificationReport) -> None:
     Raises:
         UnsupportedModelError: with the nearest layer that works.
     """
-    if verification.is_zero:
-        layer, score = job.target.tensor, job.scores.tensor
+    if verification.zero_layers:
+        layer, score = job.targets[verification.zero_layers[0]].tensor, job.scores.tensor
         raise UnsupportedModelError(
             f"the gradient of {score!r} at layer {layer!r} is zero for all inputs tried, and so are"
             " central differences: its heat maps would be empty"

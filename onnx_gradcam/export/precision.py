@@ -8,10 +8,11 @@ folds the casts when it loads the file.
 
 Half-precision gradients underflow: float16 ends at 6e-8, and dy/dA of an early layer lies below.
 What the gradient reads between A and the score it computes again, in float32, from the cast of A
-(`compute_again`): so it is the gradient of one function. Read through casts, forward tensors
-disagree with each other: onnxruntime on the CPU computes half precision in float32 and leaves out
-some of the roundings in between, so that an operand of a maximum need not equal it; and every
-tensor that is read moves these roundings, and with them the scores.
+(`compute_again`; of several layers, from those that depend on no other one): so it is the gradient
+of one function. Read through casts, forward tensors disagree with each other: onnxruntime on the
+CPU computes half precision in float32 and leaves out some of the roundings in between, so that an
+operand of a maximum need not equal it; and every tensor that is read moves these roundings, and
+with them the scores.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class _WideningEmitter(Emitter):
     def compute_again(self, tail: Tail) -> None:
         """Read what lies between A and the score as computed in float32."""
         if tail.tensors & self._graph.halves:
-            self._again = tail.tensors - {tail.target}
+            self._again = tail.tensors.difference(tail.roots)
             self._wide = {k: v for k, v in self._wide.items() if k not in self._again}
 
     def node(self, op_type: str, inputs: Sequence[str], **options: Any) -> str:

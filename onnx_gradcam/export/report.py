@@ -12,6 +12,15 @@ from onnx_gradcam.gradients.emitter import Dim
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """A target layer behind the first one: its tensor, why this one, and its shape as a map."""
+
+    target: str
+    target_reason: str
+    target_shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
 class ExportReport:
     """What `export_model` wrote.
 
@@ -31,6 +40,7 @@ class ExportReport:
         verification: what was checked, None with ``verify=False``.
         warnings: one line each.
         fused: the CAM in the graph, in words; empty without one.
+        further_layers: the target layers behind the first one.
     """
 
     output: Path
@@ -48,6 +58,7 @@ class ExportReport:
     verification: VerificationReport | None
     warnings: tuple[str, ...] = ()
     fused: str = ""
+    further_layers: tuple[LayerReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -55,6 +66,10 @@ class ExportReport:
         values["output"] = str(self.output)
         values["target_shape"] = list(self.target_shape)
         values["warnings"] = list(self.warnings)
+        values["further_layers"] = [
+            asdict(layer) | {"target_shape": list(layer.target_shape)}
+            for layer in self.further_layers
+        ]
         values["verification"] = None if self.verification is None else self.verification.to_dict()
         return values
 
@@ -68,6 +83,13 @@ class ExportReport:
                 f" opset {self.opset})",
             ),
             ("layer", f"{self.target} {shape}: {self.target_reason}"),
+            *(
+                (
+                    f"layer {number}",
+                    f"{layer.target} {format_shape(layer.target_shape)}: {layer.target_reason}",
+                )
+                for number, layer in enumerate(self.further_layers, 2)
+            ),
             ("score", f"{self.score}, {self.num_classes} classes"),
             ("gradient", f"{self.builder} {self.builder_version}: {self.builder_reason}"),
             *([("cam", self.fused)] if self.fused else []),

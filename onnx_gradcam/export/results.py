@@ -6,6 +6,8 @@ In: the job, the gradient that was built, its seed. Out: nodes in the emitter, `
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnx_gradcam import __version__
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
@@ -15,10 +17,12 @@ from onnx_gradcam.contract import (
     GRADIENTS_OUTPUT,
     SCORE_OUTPUT,
     ExportMetadata,
+    layer_output,
 )
 from onnx_gradcam.export.attach import AddedOutput, emit_gradients, output_shape
 from onnx_gradcam.export.builders.select import Built
 from onnx_gradcam.export.curvature import emit_curvature
+from onnx_gradcam.export.full_gradient.outputs import emit_full_gradient
 from onnx_gradcam.export.fuse import Image, emit_cam
 from onnx_gradcam.export.job import Job
 from onnx_gradcam.export.quantized.score import integer_grid
@@ -29,20 +33,27 @@ from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.quantization import straight_through
 
 
-def emit_results(job: Job, built: Built, seed: Seed) -> None:
-    """Emit the gradient and what it is the gradient of, as outputs."""
+def emit_results(job: Job, built: Built, seed: Seed) -> list[AddedOutput]:
+    """Emit the gradients and what they are the gradients of, as outputs; return all, in order."""
     emit = built.emit
-    if job.objective.several:
-        emit_gradients(emit, built.gradient, job.target, ONE_GRADIENT)
-        shape = job.graph.shape(job.scores.tensor)
-        repeat_for_seeds(emit, seed.seed, shape, {ONE_GRADIENT: GRADIENTS_OUTPUT})
-    else:
-        emit_gradients(emit, built.gradient, job.target)
+    gradients = dict(zip(job.tail.targets, built.gradients, strict=True))
+    several = job.objective.several
+    given = {}
+    for index, target in enumerate(job.targets):
+        output = layer_output(GRADIENTS_OUTPUT, index)
+        one = layer_output(ONE_GRADIENT, index) if several else output
+        given[emit_gradients(emit, gradients[target.tensor], target, one)] = output
+    if several:
+        repeat_for_seeds(emit, seed.seed, job.graph.shape(job.scores.tensor), given)
     if job.second_order:
         inputs = seed_inputs(job.objective, job.class_input, job.scores, job.graph)
-        emit_curvature(emit, job.forward, job.target, built.gradient, inputs)
+        emit_curvature(emit, job.forward, job.target, gradients[job.target.tensor], inputs)
     for name, output in _described(seed).items():
         emit.node("Identity", [name], output=output)
+    outputs = _declared(job, emit, seed, _emit_fused(job, emit))
+    if job.full:
+        outputs += emit_full_gradient(emit, job.full, gradients, outputs[0].shape[0])
+    return outputs
 
 
 def _described(seed: Seed) -> dict[str, str]:
@@ -51,7 +62,7 @@ def _described(seed: Seed) -> dict[str, str]:
     return {name: output for output, name in outputs.items() if name}
 
 
-def emit_fused(job: Job, emit: Emitter) -> list[AddedOutput]:
+def _emit_fused(job: Job, emit: Emitter) -> list[AddedOutput]:
     """Emit the CAM where one is asked for, and return the outputs that it adds."""
     if job.fusion is None:
         return []
@@ -62,43 +73,41 @@ def emit_fused(job: Job, emit: Emitter) -> list[AddedOutput]:
     return emit_cam(emit, job.fusion, shape, image, classes=several)
 
 
-def added_outputs(
-    job: Job, emit: Emitter, seed: Seed, fused: list[AddedOutput]
-) -> list[AddedOutput]:
-    """Return the added outputs, in order; `fused` are those of the CAM."""
-    dtype = emit.dtype(job.target.tensor)
-    shape = output_shape(job.graph, job.target, job.image)
+def _declared(job: Job, emit: Emitter, seed: Seed, fused: list[AddedOutput]) -> list[AddedOutput]:
+    """Return the outputs of layers, CAM (`fused`) and seed; those of further layers come last."""
+    of_layers = []
     several = [SEVERAL] if job.objective.several else []
-    of_image = [*shape[:1], *several]
-    maps = [
-        AddedOutput(ACTIVATIONS_OUTPUT, dtype, shape),
-        AddedOutput(GRADIENTS_OUTPUT, dtype, [*of_image, *shape[1:]]),
-    ]
+    for index, target in enumerate(job.targets):
+        dtype = emit.dtype(target.tensor)
+        shape = output_shape(job.graph, target, job.image)
+        of_image = [*shape[:1], *several]
+        of_layers += [
+            AddedOutput(layer_output(ACTIVATIONS_OUTPUT, index), dtype, shape),
+            AddedOutput(layer_output(GRADIENTS_OUTPUT, index), dtype, [*of_image, *shape[1:]]),
+        ]
+    first = of_layers[0]
+    of_image = [*first.shape[:1], *several]
     return [
-        *(() if job.fusion and job.fusion.alone else maps),
+        *(() if job.fusion and job.fusion.alone else of_layers[:2]),
         *fused,
         *(AddedOutput(o, emit.dtype(o), of_image) for o in _described(seed).values()),
-        *([AddedOutput(CURVATURE_OUTPUT, dtype, shape)] if job.second_order else []),
+        *([replace(first, name=CURVATURE_OUTPUT)] if job.second_order else []),
+        *of_layers[2:],
     ]
 
 
 def metadata_of(job: Job, built: Built, outputs: list[str]) -> ExportMetadata:
     """Return what the file says about itself."""
     recipe = job.preprocessing
-    arrangement = job.target.arrangement
+    first, *further = [target.arrangement.to_metadata(target.tensor) for target in job.targets]
     scale, zero_point = integer_grid(job.graph, job.scores.output)
     return ExportMetadata(
         tool_version=__version__,
         gradient_builder=built.builder,
         gradient_builder_version=built.version,
         image_input=job.image,
-        target=job.target.tensor,
-        target_layout=arrangement.layout,
-        token_grid=list(arrangement.grid) or None,
-        token_order=arrangement.token_order,
-        token_rows=arrangement.rows,
-        token_source=arrangement.source,
-        token_source_layout=arrangement.source_layout,
+        **vars(first),
+        further_layers=further,
         score_tensor=job.scores.tensor,
         score_output=job.scores.output,
         class_axis=job.scores.class_axis,

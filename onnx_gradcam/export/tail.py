@@ -1,11 +1,12 @@
-"""The tail: the nodes between the target layer A and the score, which the gradient runs through.
+"""The tail: the nodes between the target layers and the score, which the gradient runs through.
 
-In: the graph, A and the score. Out: `Tail`, and an error that names every operator in it that
-nobody can differentiate.
+In: the graph, the layers and the score. Out: `Tail`, and an error that names every operator in it
+that nobody can differentiate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -20,31 +21,47 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Tail:
-    """The sub-graph from A to the score.
+    """The sub-graph from the targets to the score.
 
     Attributes:
-        target: the tensor A.
+        targets: the tensors that the score is differentiated by; some may depend on others.
         score: the score tensor.
         nodes: its nodes in topological order.
-        tensors: the tensors on differentiable paths from A to the score, both included.
+        tensors: the tensors on differentiable paths from a target to the score, both included.
     """
 
-    target: str
+    targets: tuple[str, ...]
     score: str
     nodes: tuple[NodeProto, ...]
     tensors: frozenset[str]
 
+    @property
+    def target(self) -> str:
+        """The first target."""
+        return self.targets[0]
 
-def cut_tail(graph: Graph, target: str, score: str) -> Tail:
-    """Return the nodes on differentiable paths from `target` to `score`."""
-    tensors = graph.depends_on([target]) & graph.leads_to(score)
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The targets that depend on no other one."""
+        made = {name for node in self.nodes for name in node.output}
+        return tuple(name for name in self.targets if name not in made)
+
+    def __str__(self) -> str:
+        """Return where it lies, for messages: ``between 'A' and 'y'``."""
+        return f"between {listed([repr(name) for name in self.roots], ', ')} and {self.score!r}"
+
+
+def cut_tail(graph: Graph, targets: str | Sequence[str], score: str) -> Tail:
+    """Return the nodes on differentiable paths from one or several targets to `score`."""
+    targets = (targets,) if isinstance(targets, str) else tuple(targets)
+    tensors = graph.depends_on(targets) & graph.leads_to(score)
     nodes = tuple(
         node
         for node in graph.nodes
-        if any(o in tensors and o != target for o in node.output)
+        if any(o in tensors for o in node.output)
         and any(name in tensors for name in graph.reads(node))
     )
-    return Tail(target, score, nodes, frozenset(tensors))
+    return Tail(targets, score, nodes, frozenset(tensors))
 
 
 def missing_formulas(graph: Graph, tail: Tail) -> list[NodeProto]:
@@ -66,8 +83,8 @@ def refuse_missing_formulas(graph: Graph, tail: Tail) -> None:
     if missing:
         operators = listed(_described(graph, missing), ", ")
         raise UnsupportedModelError(
-            f"no gradient formula for {operators}, between {tail.target!r} and {tail.score!r};"
-            " choose a later layer with --layer, or add a formula: docs/add-an-operator.md"
+            f"no gradient formula for {operators}, {tail}; choose a later layer with --layer, or"
+            " add a formula: docs/add-an-operator.md"
         )
 
 

@@ -153,11 +153,11 @@ def _dominating(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> li
         if classifier is None
         else [name for name in dominators if graph.producer.get(name, -1) < classifier]
     )
-    found = (_layer(graph, maps, name) for name in before if name not in {image, score.tensor})
+    found = (layer_of(graph, maps, name) for name in before if name not in {image, score.tensor})
     return [layer for layer in found if layer is not None]
 
 
-def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
+def layer_of(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
     """Return a tensor as a layer, None where it is no feature map."""
     arrangement, shape = maps.arrangement(tensor), graph.shape(tensor)
     if arrangement is None or shape is None or not graph.is_float(tensor):
@@ -169,7 +169,13 @@ def _layer(graph: Graph, maps: FeatureMaps, tensor: str) -> Layer | None:
     return layer if any(size != 1 for size in layer.channels_first[2:]) else None
 
 
-def choose_layer(graph: Graph, image: str, score: Score, layer: str | int = "auto") -> Layer:
+def choose_layer(
+    graph: Graph,
+    image: str,
+    score: Score,
+    layer: str | int = "auto",
+    maps: FeatureMaps | None = None,
+) -> Layer:
     """Return the layer to explain.
 
     Args:
@@ -178,13 +184,14 @@ def choose_layer(graph: Graph, image: str, score: Score, layer: str | int = "aut
         score: the score.
         layer: ``auto`` for the penultimate feature map; else a tensor name, a node name, or an
             index among `find_candidates` (negative from the end).
+        maps: the feature maps of the model, where they are known already.
 
     Raises:
         LayerNotFoundError: no such tensor, node or index.
         UnsupportedModelError: the layer has no spatial axes, or the score does not depend on it;
             or, for ``auto``, the model has no spatial feature map before its classifier.
     """
-    maps = FeatureMaps(graph, image)
+    maps = maps or FeatureMaps(graph, image)
     if layer == "auto":
         return _penultimate(graph, image, score, maps)
     if isinstance(layer, int) or _is_index(graph, layer):
@@ -224,7 +231,7 @@ def _penultimate(graph: Graph, image: str, score: Score, maps: FeatureMaps) -> L
     if chosen is not active[-1]:
         behind = active[active.index(chosen) + 1].tensor
         tensor = penultimate_tokens(graph, maps, chosen.tensor, behind)
-        layer = _layer(graph, maps, tensor)
+        layer = layer_of(graph, maps, tensor)
         assert layer is not None, "it is laid out as the chosen one"
         return replace(
             layer,
@@ -263,7 +270,7 @@ def _off_the_main_path(graph: Graph, image: str, score: Score, maps: FeatureMaps
             continue
         if node.op_type in _SUMS and not all(name in flow for name in node.input):
             continue  # a bias or a scale
-        layer = _layer(graph, maps, tensor)
+        layer = layer_of(graph, maps, tensor)
         if layer is not None and maps.reaches(tensor, score.tensor):
             return replace(
                 layer,
@@ -325,7 +332,7 @@ def _named_layer(graph: Graph, image: str, score: Score, name: str, maps: Featur
     shape = graph.shape(tensor)
     if shape is None:
         raise UnsupportedModelError(f"the shape of layer {name!r} is unknown")
-    layer = _layer(graph, maps, tensor)
+    layer = layer_of(graph, maps, tensor)
     if layer is None:
         raise UnsupportedModelError(
             f"layer {name!r} of shape {format_shape(shape)} is no feature map: its elements have no"

@@ -6,8 +6,17 @@ onnxruntime; cv2 is imported when the first photo is decoded or resized.
 
 from onnx_gradcam.runtime.explainer import Explainer, load
 from onnx_gradcam.runtime.explanation import Explanation
+from onnx_gradcam.runtime.layers import LayerMaps
 from onnx_gradcam.runtime.options import ExplainOptions
 from onnx_gradcam.runtime.photo import read_photo
 from onnx_gradcam.runtime.preprocess import CropGeometry
 
-__all__ = ["CropGeometry", "ExplainOptions", "Explainer", "Explanation", "load", "read_photo"]
+__all__ = [
+    "CropGeometry",
+    "ExplainOptions",
+    "Explainer",
+    "Explanation",
+    "LayerMaps",
+    "load",
+    "read_photo",
+]

@@ -15,7 +15,7 @@ from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUT
 from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
-from onnx_gradcam.runtime.explanation import Explanation, FloatArray
+from onnx_gradcam.runtime.explanation import Explanation
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
 from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.found import Found
@@ -23,6 +23,7 @@ from onnx_gradcam.runtime.further import further_given, further_outputs
 from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput, without_channels
+from onnx_gradcam.runtime.layers import FloatArray, chosen_layers, layer_maps, layer_outputs
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
@@ -100,7 +101,8 @@ class Explainer:
         inputs = {node.name: node for node in session.get_inputs()}
         optional = {node.name: node for node in session.get_overridable_initializers()}
         lost_seeds = {*self.metadata.fed_inputs} - {*inputs, *optional}
-        missing = {*self.metadata.outputs, self.metadata.score_output} - {
+        further = layer_outputs(range(1, len(self.metadata.layers)))
+        missing = {*self.metadata.outputs, *further, self.metadata.score_output} - {
             node.name for node in session.get_outputs()
         }
         if missing or self.metadata.image_input not in inputs:
@@ -290,8 +292,8 @@ class Explainer:
 
     def _how(self, method: str | None, options: ExplainOptions) -> How:
         checked_names(options)
-        smooth = options.get("eigen_smooth", False), options.get("aug_smooth", False)
-        how = How(method or self.default_method, *smooth, options.get("seed", 0))
+        layers = chosen_layers(self.metadata, options.get("layers"))
+        how = How.of(method or self.default_method, options, layers)
         return how.checked(self.image_input, self._offered, self._fused)
 
     def _explain(
@@ -311,13 +313,16 @@ class Explainer:
         elif not self.metadata.several and seeds.maps > 1:
             extra = self.extra_inputs.for_each_class(extra, seeds.maps, len(batch))
             batch = np.repeat(batch, seeds.maps, axis=0)
-        found, painted = self._maps(batch, feeds, extra, seeds.maps, how)
+        found, each = self._maps(batch, feeds, extra, seeds.maps, how)
+        size = self.image_input.spatial(batch.shape)
+        painted = how.joined(each, size)
         if how.aug_smooth:
-            maps = [painted]
+            maps = [each]
             same = self._of_same_classes(feeds, found.classes)
             for version in other_versions(batch, self.image_input):
                 maps.append(self._maps(version, same, extra, seeds.maps, how)[1])
-            painted = average(maps)
+            painted = average([how.joined(one, size) for one in maps])
+            each = [average(of_layer) for of_layer in zip(*maps, strict=True)]
         return Explanation(
             cams=painted.cams,
             raw_maps=painted.raw,
@@ -325,7 +330,7 @@ class Explainer:
             labels=self.labels,
             objective=self.metadata.objective,
             **found.explained,
-            **vars(how),
+            **vars(how) | {"layers": layer_maps(self.metadata, how.layers, found.layers, each)},
             **photo,
         )
 
@@ -335,6 +340,7 @@ class Explainer:
         feeds: Mapping[str, NDArray[Any]],
         extra_inputs: Values,
         maps: int,
+        layers: Sequence[int] = (0,),
     ) -> Found:
         """Return what the session gives, a row for each map."""
         names = [self.metadata.score_output, *self.metadata.outputs]
@@ -343,8 +349,8 @@ class Explainer:
         scores = self._scores.read(values[0], len(batch))
         outputs = dict(zip(names, values, strict=True))
         several = maps if self.metadata.several else 0
-        further = further_given(self.metadata, outputs, several)
-        return Found.from_outputs(scores, outputs, several, further)
+        further = further_given(self.metadata, outputs, several, layers)
+        return Found.from_outputs(scores, outputs, several, further, layers)
 
     def _maps(
         self,
@@ -353,14 +359,14 @@ class Explainer:
         extra_inputs: Values,
         maps: int,
         how: How,
-    ) -> tuple[Found, Painted]:
-        """Return what the session gives, a row for each map, and the maps."""
-        found = self._run(batch, feeds, extra_inputs, maps)
+    ) -> tuple[Found, list[Painted]]:
+        """Return what the session gives, a row for each map, and the maps of each layer."""
+        found = self._run(batch, feeds, extra_inputs, maps, how.layers)
         size = self.image_input.spatial(batch.shape)
         if self._fused is not None:
-            return found, self._fused.paint(found.fused, size)
+            return found, [self._fused.paint(found.fused, size)]
         further = self._further(batch, feeds, found, extra_inputs, maps)
-        return found, how.paint(found.activations, found.gradients, size, further)
+        return found, how.paint_layers(found.layers, size, further)
 
     def _further(
         self,

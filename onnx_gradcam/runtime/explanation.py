@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, paint
+from onnx_gradcam.cam import RERUNS, Need, Painted, fuse, get_method, paint
 from onnx_gradcam.cam.postprocess import rectified
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.runtime.fused import WAY_OUT
+from onnx_gradcam.runtime.layers import FloatArray as FloatArray
+from onnx_gradcam.runtime.layers import LayerMaps
 
 if TYPE_CHECKING:
     from onnx_gradcam.runtime.photo import Photo
     from onnx_gradcam.runtime.preprocess import CropGeometry
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,9 @@ class Explanation:
         cams: float32 ``(N, H, W)`` in [0, 1] at the input's size (one to three spatial axes);
             zeros where there is a note.
         raw_maps: float32 ``(N, h, w)`` of either sign, before ReLU, normalisation and resize; with
-            `aug_smooth` the mean of those of all versions. Of a file that holds the CAM alone:
-            the positive part, at the size that the file computes.
-        activations: float32 ``(N, C, h, w)``, A of the target layer; None for such a file.
+            `aug_smooth` the mean of those of all versions; of several target layers, the first. Of
+            a file that holds the CAM alone: the positive part, at the size that the file computes.
+        activations: float32 ``(N, C, h, w)``, A of the (first) target layer; None for such a file.
         gradients: float32 ``(N, C, h, w)``, dy^c/dA; None for such a file.
         method: name of the CAM method.
         y: float32 ``(N,)``, what was explained: the value of the objective; None for the score of
@@ -52,6 +52,8 @@ class Explanation:
         seed: of a method that draws at random.
         further: what else the file gave for CAM methods, by need: attention outputs.
         notes: N texts: why a map shows nothing (NaN, constant, nowhere positive), else empty.
+        layers: what each target layer shows, in the order asked for; the heat map is of all.
+        fuse_layers: how their heat maps became one, ``mean`` or ``max``.
     """
 
     scores: FloatArray
@@ -72,6 +74,8 @@ class Explanation:
     seed: int = 0
     notes: tuple[str, ...] = ()
     further: Mapping[Need, Any] = field(default_factory=dict)
+    layers: tuple[LayerMaps, ...] = ()
+    fuse_layers: str = "mean"
 
     def __len__(self) -> int:
         """Return N."""
@@ -105,7 +109,8 @@ class Explanation:
     def scales(self) -> FloatArray:
         """float32 ``(N, 2)``: the values of the raw map that 0 and 1 of the heat map stand for.
 
-        Heat maps have a scale each; to compare images or classes, compare raw maps or these.
+        Heat maps have a scale each; to compare images or classes, compare raw maps or these. Of
+        several target layers these are of the first one.
         """
         shown = rectified(self.raw_maps) if get_method(self.method).rectified else self.raw_maps
         axes = tuple(range(1, shown.ndim))
@@ -141,15 +146,14 @@ class Explanation:
                 f"CAM method {method!r} needs {' and '.join(sorted(again))}, and an explanation"
                 f" runs nothing; ask the explainer: explain(x, method={method!r})"
             )
-        painted = explain_maps(
-            method,
-            self.activations,
-            self.gradients,
-            self.cams.shape[1:],
-            eigen_smooth=eigen_smooth,
-            seed=seed,
-            further=self.further,
-        )
+        size = self.cams.shape[1:]
+        options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed}
+        options["further"] = self.further
+        own = self.layers or (self,)
+        if not get_method(method).sees_activations:
+            own = own[:1]
+        each = [explain_maps(method, o.activations, o.gradients, size, **options) for o in own]
+        painted = fuse(each, size, self.fuse_layers)
         return replace(
             self,
             method=method,
@@ -159,6 +163,10 @@ class Explanation:
             raw_maps=painted.raw,
             cams=painted.cams,
             notes=painted.notes,
+            layers=tuple(
+                replace(layer, raw_maps=one.raw, notes=one.notes)
+                for layer, one in zip(self.layers, each, strict=False)
+            ),
         )
 
 

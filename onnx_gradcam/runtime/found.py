@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,9 @@ from onnx_gradcam.contract import (
     GRADIENTS_OUTPUT,
     SCALES_OUTPUT,
     SCORE_OUTPUT,
+    layer_output,
 )
-
-FloatArray = NDArray[np.float32]
+from onnx_gradcam.runtime.layers import FloatArray, LayerPair
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Found:
     Attributes:
         scores: float32 ``(M, K)``.
         classes: int64 ``(M,)``.
-        activations: float32 ``(M, C, *spatial)``, None where the file has a CAM in their place.
-        gradients: float32 ``(M, C, *spatial)``, None likewise.
+        layers: activations and gradients, float32 ``(M, C, *spatial)``, of each target layer; none
+            where the file has a CAM in their place.
         y: float32 ``(M,)``, None where it is the score of a class.
         boxes: int64 ``(M,)``, None without boxes.
         fused: outputs of a CAM in the graph, as they are, by name.
@@ -40,8 +40,7 @@ class Found:
 
     scores: FloatArray
     classes: NDArray[np.int64]
-    activations: FloatArray | None
-    gradients: FloatArray | None
+    layers: Sequence[LayerPair]
     y: FloatArray | None = None
     boxes: NDArray[np.int64] | None = None
     fused: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -50,14 +49,16 @@ class Found:
     @property
     def explained(self) -> dict[str, Any]:
         """The fields that an `Explanation` takes."""
-        return {name: value for name, value in vars(self).items() if name != "fused"}
+        activations, gradients = self.layers[0] if self.layers else (None, None)
+        maps = {"activations": activations, "gradients": gradients}
+        others = ("scores", "classes", "y", "boxes", "further")
+        return maps | {name: getattr(self, name) for name in others}
 
     @property
     def known_maps(self) -> tuple[FloatArray, FloatArray]:
-        """A and G, of a file that has them."""
-        assert self.activations is not None, "methods that ask are refused without"
-        assert self.gradients is not None, "likewise"
-        return self.activations, self.gradients
+        """A and G of the first layer, of a file that has them."""
+        assert self.layers, "methods that ask are refused without"
+        return self.layers[0]
 
     @classmethod
     def from_outputs(
@@ -66,6 +67,7 @@ class Found:
         outputs: Mapping[str, NDArray[Any]],
         several: int,
         further: Mapping[Need, Any],
+        layers: Sequence[int] = (0,),
     ) -> Found:
         """Sort outputs of a session.
 
@@ -74,6 +76,7 @@ class Found:
             outputs: by name.
             several: T where outputs have an axis T behind N, else 0.
             further: what else there is, M of each.
+            layers: the target layers to take, counted from 0.
         """
         images = len(scores)
 
@@ -85,20 +88,23 @@ class Found:
                 value = value.reshape(images * several, *value.shape[2:])
             return value.astype(dtype, copy=False)
 
-        activations = outputs.get(ACTIVATIONS_OUTPUT)
-        if activations is not None:
+        def pair(layer: int) -> LayerPair:
+            activations = outputs[layer_output(ACTIVATIONS_OUTPUT, layer)]
             activations = activations.astype(np.float32, copy=False)
-        if several > 1:
-            scores = np.repeat(scores, several, axis=0)
-            activations = None if activations is None else np.repeat(activations, several, axis=0)
-        gradients = rows(GRADIENTS_OUTPUT, np.float32) if images else activations
+            if several > 1:
+                activations = np.repeat(activations, several, axis=0)
+            if not images:  # the file may leave open different extents of the two
+                return activations, activations
+            gradients = rows(layer_output(GRADIENTS_OUTPUT, layer), np.float32)
+            assert gradients is not None, "Explainer has looked for all outputs"
+            return activations, gradients
+
         classes = rows(CLASSES_OUTPUT, np.int64)
-        assert classes is not None, "Explainer has looked for all outputs"
+        assert classes is not None, "likewise"
         return cls(
-            scores,
+            np.repeat(scores, several, axis=0) if several > 1 else scores,
             classes,
-            activations,
-            gradients,
+            [pair(layer) for layer in layers] if ACTIVATIONS_OUTPUT in outputs else [],
             rows(SCORE_OUTPUT, np.float32),
             rows(BOXES_OUTPUT, np.int64),
             {n: outputs[n] for n in (CAM_OUTPUT, SCALES_OUTPUT) if n in outputs},

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from onnx_gradcam.cam import RERUNS, Need, Painted, get_method, require
+from onnx_gradcam.cam import RERUNS, Need, Painted, check_fusion, fuse, get_method, require
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
-from onnx_gradcam.runtime.explanation import FloatArray, explain_maps
+from onnx_gradcam.runtime.explanation import explain_maps
 from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.image_input import ImageInput
+from onnx_gradcam.runtime.layers import FloatArray, LayerPair
 
 OFFERED = frozenset({Need.GRADIENTS, Need.SEED})
 """What every exported file has for the CAM methods."""
+
+OF_EACH_LAYER = OFFERED
+"""What there is for each of several target layers in one run; the rest goes with the first."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,22 @@ class How:
     eigen_smooth: bool
     aug_smooth: bool
     seed: int
+    layers: tuple[int, ...] = (0,)
+    fuse_layers: str = "mean"
+
+    @classmethod
+    def of(cls, method: str, options: Mapping[str, Any], layers: tuple[int, ...]) -> How:
+        """Return the choices among the options of a call (`ExplainOptions`)."""
+        names = {"eigen_smooth": False, "aug_smooth": False, "seed": 0, "fuse_layers": "mean"}
+        chosen = {name: options.get(name, default) for name, default in names.items()}
+        return cls(method, layers=layers, **chosen)
 
     def checked(
         self, declared: ImageInput, offered: Collection[Need], fused: FusedCam | None = None
     ) -> How:
         """Return these choices if the file can serve them.
+
+        Of a method that knows no target layer, what comes with it is that of the first one.
 
         Args:
             declared: the image input.
@@ -37,7 +52,8 @@ class How:
 
         Raises:
             UsageError: no such method, or one that cannot be smoothed as asked; images that cannot
-                be mirrored for `aug_smooth`.
+                be mirrored for `aug_smooth`; another layer for a method that takes the first; no
+                such way to fuse them.
             UnsupportedModelError: the method needs what the file does not offer.
         """
         if fused is None:
@@ -46,6 +62,16 @@ class How:
             fused.check(self.method, eigen_smooth=self.eigen_smooth)
         if self.aug_smooth and declared.spatial_axes != 2:
             raise UsageError(f"aug_smooth mirrors pictures; the model takes {declared.describe()}")
+        check_fusion(self.fuse_layers)
+        method = get_method(self.method)
+        if not method.sees_activations:
+            return replace(self, layers=self.layers[:1])
+        for_one = sorted({*method.needs} - OF_EACH_LAYER)
+        if for_one and self.layers != (0,):
+            raise UsageError(
+                f"CAM method {self.method!r} needs {' and '.join(for_one)} and goes with the first"
+                " target layer of the file alone; choose that with layers=0 (--layer 0)"
+            )
         return self
 
     def _check_needs(self, offered: Collection[Need]) -> None:
@@ -63,6 +89,23 @@ class How:
                 " session"
             )
         require(self.method, offered, eigen_smooth=self.eigen_smooth)
+
+    def paint_layers(
+        self,
+        layers: Sequence[LayerPair],
+        size: tuple[int, ...],
+        further: Mapping[Need, Any] | None = None,
+    ) -> list[Painted]:
+        """Return the maps of one run for each layer: of its activations and gradients.
+
+        Raises:
+            UnsupportedModelError: see `paint`.
+        """
+        return [self.paint(*layer, size, further) for layer in layers]
+
+    def joined(self, painted: Sequence[Painted], size: tuple[int, ...]) -> Painted:
+        """Return the maps of several layers made one."""
+        return fuse(painted, size, self.fuse_layers)
 
     def paint(
         self,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from onnx_gradcam.errors import nearest_names
 from onnx_gradcam.runtime.extra_inputs import Values
+from onnx_gradcam.runtime.layers import LayerIds
 
 
 class ExplainOptions(TypedDict, total=False):
@@ -31,6 +32,9 @@ class ExplainOptions(TypedDict, total=False):
             files exported with ``--objective detection``.
         embedding: what the model's embedding is compared with, float ``(D,)`` or ``(N, D)``. For
             files exported with ``--objective similarity``.
+        layers: which of the file's target layers to take, by tensor or number (from 0); all unless
+            given.
+        fuse_layers: ``mean`` or ``max``: how the heat maps of several layers become one.
 
     `explain_classes` and `explain_image` take several weights, boxes or embeddings of their one
     image, and give a map for each.
@@ -44,6 +48,8 @@ class ExplainOptions(TypedDict, total=False):
     mask: ArrayLike | None
     box: int | ArrayLike | None
     embedding: ArrayLike | None
+    layers: LayerIds | None
+    fuse_layers: str
 
 
 def checked_names(options: Mapping[str, Any]) -> None:

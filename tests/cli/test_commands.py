@@ -48,9 +48,10 @@ def run(*arguments: str) -> Result:
 
 
 EXPORT_DEFAULTS = {
-    "layer": "auto",
+    "layer": ["auto"],
     "score": None,
     "image_input": None,
+    "full_gradient": False,
     "gradient_builder": "auto",
     "class_input": "optional",
     "preprocess": None,
@@ -77,10 +78,11 @@ EXPORT_DEFAULTS = {
     ("options", "changed"),
     [
         ([], {}),
-        (["--layer", "/conv"], {"layer": "/conv"}),
-        (["--layer", "3"], {"layer": 3}),
+        (["--layer", "/conv"], {"layer": ["/conv"]}),
+        (["--layer", "3", "--layer", "auto"], {"layer": [3, "auto"]}),
         (["--score", "logits"], {"score": "logits"}),
         (["--image-input", "depth"], {"image_input": "depth"}),
+        (["--full-gradient"], {"full_gradient": True}),
         (["--gradient-builder", "reverse"], {"gradient_builder": "reverse"}),
         (["--class-input", "fixed:7"], {"class_input": "fixed:7"}),
         (["--objective", "softmax"], {"objective": "softmax"}),

@@ -308,7 +308,7 @@ def test_a_size_of_other_axes_is_refused() -> None:
 
 
 def test_second_derivatives_go_with_activations() -> None:
-    for name in ("second_order", "attention"):
+    for name in ("second_order", "full_gradient", "attention"):
         with pytest.raises(UsageError, match=f"{name} goes with activations"):
             Fusion.parse("gradcam", outputs="cam", further={name: True})
         assert Fusion.parse("gradcam", further={name: True}) == Fusion("gradcam")

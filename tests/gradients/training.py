@@ -84,6 +84,6 @@ def training_builds(
 
 def _lowering(prepared: ModelProto, built: ModelProto) -> Build:
     def build(graph: Graph, tail: Tail, emit: Emitter) -> str:
-        return lower(graph, tail, prepared, built, emit, SEED)
+        return lower(graph, tail, prepared, built, emit, SEED)[0]
 
     return build

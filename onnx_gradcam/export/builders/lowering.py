@@ -1,13 +1,15 @@
 """Write a gradient graph of onnxruntime-training in standard operators of the model's opset.
 
 In: the prepared tail, the gradient graph that was built from it, and the name of the seed.
-Out: the name of dL/dA; nodes go to the emitter. Forward tensors that the original model has are
-used where they are; those that only the prepared tail has are computed again on demand.
+Out: the name of dL/dA for each target A; nodes go to the emitter. Forward tensors that the original
+model has are used where they are; those that only the prepared tail has are computed again on
+demand.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto, numpy_helper
@@ -122,19 +124,19 @@ class _Lowering:
 
 def lower(
     graph: Graph, tail: Tail, prepared: ModelProto, built: ModelProto, emit: Emitter, seed: str
-) -> str:
+) -> list[str]:
     """Emit the gradient graph in standard operators.
 
     Args:
         graph: the original model.
-        tail: its part from A to the score.
+        tail: its part from the targets to the score.
         prepared: the tail as it was handed to onnxruntime-training.
         built: the gradient graph that came back.
         emit: where to write nodes.
         seed: dL/d(score), in the shape of the score.
 
     Returns:
-        The name of dL/dA, in the shape of A.
+        The name of dL/dA for each target, in the shape of A.
 
     Raises:
         UnsupportedModelError: operators that nothing here lowers; all of them are named.
@@ -142,7 +144,7 @@ def lower(
     state = _Lowering(graph, Graph(prepared), Graph(built), emit)
     state.names[f"{tail.score}_grad"] = seed
     problems: list[str] = []
-    needed = _needed_nodes(state, f"{tail.target}_grad")
+    needed = _needed_nodes(state, [f"{name}_grad" for name in tail.targets])
     for index in needed:
         node = state.built.nodes[index]
         try:
@@ -153,18 +155,18 @@ def lower(
         raise UnsupportedModelError(
             f"onnxruntime-training's gradient cannot be lowered: {listed(problems)}"
         )
-    result = state.names.get(f"{tail.target}_grad")
-    if result is None:
+    lost = [name for name in tail.targets if f"{name}_grad" not in state.names]
+    if lost:
         raise UnsupportedModelError(
-            f"onnxruntime-training built no gradient of {tail.score!r} by {tail.target!r}"
+            f"onnxruntime-training built no gradient of {tail.score!r} by {lost[0]!r}"
         )
-    return result
+    return [state.names[f"{name}_grad"] for name in tail.targets]
 
 
-def _needed_nodes(state: _Lowering, target: str) -> list[int]:
-    """Return the gradient nodes that dL/dA needs, in topological order."""
+def _needed_nodes(state: _Lowering, names: Sequence[str]) -> list[int]:
+    """Return the gradient nodes that some gradients need, in topological order."""
     needed: set[int] = set()
-    wanted = [target]
+    wanted = list(names)
     while wanted:
         name = wanted.pop()
         index = state.built.producer.get(name)

@@ -1,7 +1,8 @@
 """The onnxruntime-training gradient builder: cut, prepare, build in a subprocess, lower.
 
-In: the tail and the seed dL/d(score). Out: the name of dL/dA; nodes go to the emitter. The
-package is used through its own process only, so it never meets the onnxruntime of this one.
+In: the tail and the seed dL/d(score). Out: the name of dL/dA for each target A; nodes go
+to the emitter. The package is used through its own process only, so it never meets the onnxruntime
+of this one.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ _EMBEDDED_ELEMENTS = 1024
 
 def build_with_training(
     graph: Graph, tail: Tail, emit: Emitter, seed: str, status: BuilderStatus
-) -> str:
-    """Emit dL/dA from the gradient graph that onnxruntime-training builds for the tail.
+) -> list[str]:
+    """Emit dL/dA for each target A from the gradient graph that onnxruntime-training builds.
 
     Args:
         graph: the forward model.
-        tail: its part from A to the score.
+        tail: its part from the targets to the score.
         emit: where to write nodes.
         seed: dL/d(score), in the shape of the score.
         status: the installed builder.
 
     Returns:
-        The name of dL/dA, in the shape of A.
+        The name of dL/dA for each target, in the shape of A.
 
     Raises:
         UnsupportedModelError: an operator that it cannot differentiate, or that nothing lowers.
@@ -51,25 +52,26 @@ def build_with_training(
     if roundings:
         raise GradientGraphError(f"it does not differentiate {', '.join(roundings)}")
     prepared = prepare_tail(tail_model(graph, tail))
-    built = build_gradient_graph(prepared, tail.target, _LOSS, status)
+    built = build_gradient_graph(prepared, tail.targets, _LOSS, status)
     return lower(graph, tail, prepared, built, emit, seed)
 
 
 def tail_model(graph: Graph, tail: Tail) -> ModelProto:
     """Return the tail as a model of its own with loss = sum(score * seed).
 
-    Inputs are A, the seed, and every tensor that by-passes A; small constants are embedded.
+    Inputs are the roots, the seed, and every tensor that by-passes these; small constants are
+    embedded.
 
     Raises:
         GradientGraphError: the type of a tensor is unknown.
     """
     nodes = list(tail.nodes)
-    made = {o for node in nodes for o in node.output} - {tail.target}
+    made = {o for node in nodes for o in node.output}
     read = dict.fromkeys(name for node in nodes for name in graph.reads(node))
-    inputs = [_value_info(graph, tail.target)]
+    inputs = [_value_info(graph, name) for name in tail.roots]
     initializers = []
     for name in read:
-        if name in made or name == tail.target:
+        if name in made or name in tail.roots:
             continue
         value = graph.constant(name) if _is_small(graph, name) else None
         if value is not None:

@@ -1,6 +1,7 @@
 """The built-in gradient builder: one reversed walk over the tail.
 
-In: the tail and the seed dL/d(score). Out: the name of dL/dA; nodes go to the emitter.
+In: the tail and the seed dL/d(score). Out: the name of dL/dA for each target A; nodes go to the
+emitter.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from onnx_gradcam.gradients.registry import ZERO, Context, FormulaError, find_gr
 
 
 def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
-    """Emit dL/dA by reverse-mode differentiation of the tail.
+    """Emit dL/dA of the first target of a tail; see `reverse_gradients`."""
+    return reverse_gradients(graph, tail, emit, seed)[0]
+
+
+def reverse_gradients(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> list[str]:
+    """Emit dL/dA for each target A, by one reverse-mode differentiation of the tail.
 
     Args:
         graph: the forward model.
-        tail: its part from A to the score.
+        tail: its part from the targets to the score.
         emit: where to write nodes.
         seed: dL/d(score), in the shape of the score.
 
     Returns:
-        The name of dL/dA, in the shape of A.
+        The name of dL/dA for each target, in the shape of A.
 
     Raises:
         UnsupportedModelError: operators without a formula, or used in a way it does not cover;
@@ -33,9 +39,16 @@ def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
     """
     refuse_missing_formulas(graph, tail)
     gradients: dict[str, list[str]] = {tail.score: [seed]}
+    totals: dict[str, str | None] = {}
     problems: list[str] = []
+
+    def total(name: str) -> str | None:
+        """Return what has flowed back to a tensor, once all its readers have been passed."""
+        totals[name] = _total(emit, gradients.pop(name, []))
+        return totals[name]
+
     for node in reversed(tail.nodes):
-        incoming = [_total(emit, gradients.pop(o, [])) for o in node.output]
+        incoming = [total(o) for o in node.output]
         if all(g is None for g in incoming):
             continue
         try:
@@ -45,16 +58,16 @@ def build_reverse(graph: Graph, tail: Tail, emit: Emitter, seed: str) -> str:
             _pretend(tail, node, gradients, seed)
     if problems:
         raise UnsupportedModelError(
-            f"no gradient for {listed(problems)}, between {tail.target!r} and"
-            f" {tail.score!r}; choose a later layer with --layer"
+            f"no gradient for {listed(problems)}, {tail}; choose a later layer with --layer"
         )
-    total = _total(emit, gradients.get(tail.target, []))
-    if total is None:
+    found = [totals[name] if name in totals else total(name) for name in tail.targets]
+    dead = [name for name, one in zip(tail.targets, found, strict=True) if one is None]
+    if dead:
         raise UnsupportedModelError(
-            f"the gradient of {tail.score!r} with respect to {tail.target!r} is zero everywhere:"
+            f"the gradient of {tail.score!r} with respect to {dead[0]!r} is zero everywhere:"
             " no differentiable path joins them; choose another layer with --layer"
         )
-    return total
+    return [one for one in found if one is not None]
 
 
 def _propagate(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnx_gradcam import __version__
 from onnx_gradcam.errors import BuilderUnavailableError, UnsupportedModelError, UsageError
 from onnx_gradcam.export.builders.environment import BuilderStatus, builder_status
 from onnx_gradcam.export.builders.onnxruntime_training import build_with_training
-from onnx_gradcam.export.builders.reverse import build_reverse
+from onnx_gradcam.export.builders.reverse import reverse_gradients
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.tail import Tail
 from onnx_gradcam.gradients.emitter import Emitter
@@ -21,17 +21,17 @@ BUILDERS = ("auto", TRAINING, REVERSE)
 
 @dataclass(frozen=True)
 class Built:
-    """A gradient and where it came from.
+    """Gradients and where they came from.
 
     Attributes:
-        gradient: name of dL/dA.
+        gradients: name of dL/dA for each target A.
         emit: the emitter that holds its nodes.
         builder: ``onnxruntime-training`` or ``reverse``.
         version: version of the builder.
         reason: why this builder.
     """
 
-    gradient: str
+    gradients: Sequence[str]
     emit: Emitter
     builder: str
     version: str
@@ -63,11 +63,13 @@ def build_gradient(
     builder: str,
     status: BuilderStatus | None,
 ) -> Built:
-    """Build dL/dA with the builder asked for; ``auto`` falls back to reverse and says why.
+    """Build dL/dA for each target with the builder asked for.
+
+    ``auto`` falls back to reverse and says why.
 
     Args:
         graph: the forward model.
-        tail: its part from A to the score.
+        tail: its part from the targets to the score.
         seeded_emitter: makes a fresh emitter that holds the seed, and the seed's name.
         builder: one of `BUILDERS`.
         status: what `check_builder` returned.
@@ -79,7 +81,7 @@ def build_gradient(
     if status is not None and status.available:
         emit, seed = _of_known_shape(graph, tail, seeded_emitter)
         try:
-            gradient = build_with_training(graph, tail, emit, seed, status)
+            gradients = build_with_training(graph, tail, emit, seed, status)
         except UnsupportedModelError as error:
             if builder == TRAINING:
                 raise
@@ -87,12 +89,12 @@ def build_gradient(
         else:
             if builder == "auto":
                 reason = "installed, and able to differentiate the tail"
-            return Built(gradient, emit, TRAINING, status.version or "", reason)
+            return Built(gradients, emit, TRAINING, status.version or "", reason)
     elif builder == "auto" and status is not None:
         reason = f"{TRAINING} is not usable: {status.problem}"
     emit, seed = _of_known_shape(graph, tail, seeded_emitter)
-    gradient = build_reverse(graph, tail, emit, seed)
-    return Built(gradient, emit, REVERSE, __version__, reason)
+    gradients = reverse_gradients(graph, tail, emit, seed)
+    return Built(gradients, emit, REVERSE, __version__, reason)
 
 
 def _of_known_shape(

@@ -1,12 +1,14 @@
 """The gradient graph of a tail, as onnxruntime-training builds it.
 
-In: a prepared tail (`preparation`), the names of A and of the loss. Out: the tail with the nodes
-that compute d loss / d A, many of them training-only operators, which `lowering` replaces.
+In: a prepared tail (`preparation`), the names of the targets and of the loss. Out: the tail with
+the nodes that compute d loss / d A for each target A, many of them training-only operators, which
+`lowering` replaces.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from onnx import ModelProto
 
@@ -36,11 +38,16 @@ class GradientGraphError(UnsupportedModelError):
 
 
 def build_gradient_graph(
-    tail: ModelProto, target: str, loss: str, status: BuilderStatus, *, timeout: float = 600.0
+    tail: ModelProto,
+    targets: Sequence[str],
+    loss: str,
+    status: BuilderStatus,
+    *,
+    timeout: float = 600.0,
 ) -> ModelProto:
     """Return the tail with the gradient of its loss added.
 
-    The result computes ``<target>_grad``, which is also a graph output. It reads ``<loss>_grad``,
+    The result computes ``<target>_grad`` for each target. It reads ``<loss>_grad``,
     an initializer of value 1 for a loss whose shape is known to be ``[]``, else made by no node.
     Its forward nodes keep their tensor names; a MaxPool may have gained its Indices output, and
     Constant nodes have become initializers. Its training-only operators are in the domain
@@ -48,7 +55,7 @@ def build_gradient_graph(
 
     Args:
         tail: opset 13 to 21, IR up to 10, as `prepare_tail` returns it; not changed.
-        target: the graph input A.
+        targets: the tensors to differentiate by: graph inputs, or what nodes compute.
         loss: the graph output to differentiate, a float scalar.
         status: the builder to use.
         timeout: seconds to wait for it.
@@ -62,11 +69,15 @@ def build_gradient_graph(
     request = _request(tail)
     try:
         response = run_worker(
-            status.path, status.python, {"target": target, "loss": loss}, request, timeout=timeout
+            status.path,
+            status.python,
+            {"targets": list(targets), "loss": loss},
+            request,
+            timeout=timeout,
         )
     except WorkerError as error:
         raise GradientGraphError(
-            f"onnxruntime-training {error} on the tail from {target!r}; {_INSTEAD}"
+            f"onnxruntime-training {error} on the tail from {targets[0]!r}; {_INSTEAD}"
         ) from None
     if response.kind == "import":
         raise BuilderUnavailableError(
@@ -74,10 +85,12 @@ def build_gradient_graph(
             f" ({_one_line(response.error)}); run: onnx-gradcam setup-builder --force"
         )
     if not response.ok:
-        raise GradientGraphError(f"{_refusal(response.error, tail, target)}; {_INSTEAD}")
+        raise GradientGraphError(f"{_refusal(response.error, tail, targets)}; {_INSTEAD}")
     built = _parsed(response.model)
-    if f"{target}_grad" not in {name for node in built.graph.node for name in node.output}:
-        raise GradientGraphError(f"onnxruntime-training built no gradient of {target!r}")
+    made = {name for node in built.graph.node for name in node.output}
+    lost = [name for name in targets if f"{name}_grad" not in made]
+    if lost:
+        raise GradientGraphError(f"onnxruntime-training built no gradient of {lost[0]!r}")
     return built
 
 
@@ -122,14 +135,15 @@ def _parsed(model: bytes) -> ModelProto:
     return built
 
 
-def _refusal(error: str, tail: ModelProto, target: str) -> str:
+def _refusal(error: str, tail: ModelProto, targets: Sequence[str]) -> str:
     """Return what the builder's message means, naming the operator and node where it does."""
     unregistered = _UNREGISTERED.search(error)
     if unregistered:
         op_type, node = unregistered["op"], unregistered["node"].strip()
         return f"onnxruntime-training has no gradient for {op_type} (node {node!r})"
     if _UNREACHABLE.search(error):
-        return f"no differentiable path leads from {target!r} to the score"
+        names = ", ".join(map(repr, targets))
+        return f"no differentiable path leads from {names} to the score"
     status = _STATUS.search(error)
     message = _one_line(status["said"] if status else _SOURCE_PLACE.sub("", error))
     within = _GRADIENT_OF.search(error)

@@ -55,7 +55,7 @@ def isolation_flags(python: Path) -> tuple[str, ...]:
 def run_worker(
     folder: Path,
     python: Path,
-    header: Mapping[str, str],
+    header: Mapping[str, Any],
     model: bytes = b"",
     *,
     timeout: float = 600.0,
@@ -65,7 +65,7 @@ def run_worker(
     Args:
         folder: holds the unpacked onnxruntime-training.
         python: the interpreter that runs it.
-        header: ``target`` and ``loss``; empty to try the import alone.
+        header: ``targets`` and ``loss``; empty to try the import alone.
         model: bytes of the model; empty to try the import alone.
         timeout: seconds to wait.
 

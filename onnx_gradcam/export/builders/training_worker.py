@@ -3,7 +3,7 @@ r"""Builds a gradient graph with onnxruntime-training, in a process of its own.
 Run as ``PYTHON training_worker.py FOLDER REQUEST RESPONSE``. FOLDER holds the unpacked
 onnxruntime-training. REQUEST is one line of JSON, then the bytes of the model::
 
-    {"target": "A", "loss": "loss"}\n<model>
+    {"targets": ["A"], "loss": "loss"}\n<model>
 
 RESPONSE likewise: ``{"ok": true, "version": "1.19.2"}\n<model with gradient nodes>`` or
 ``{"ok": false, "kind": "import" | "gradient", "error": "..."}\n``. A request without a model
@@ -36,9 +36,9 @@ def load_extension(folder: str) -> Any:
     return state
 
 
-def build(state: Any, model: bytes, target: str, loss: str) -> bytes:
-    """Return the model with the nodes that compute d loss / d target added."""
-    builder = state.GradientGraphBuilder(model, {loss}, {target}, loss)
+def build(state: Any, model: bytes, targets: list[str], loss: str) -> bytes:
+    """Return the model with the nodes that compute d loss / d target added, for each target."""
+    builder = state.GradientGraphBuilder(model, {loss}, set(targets), loss)
     builder.build()
     return bytes(builder.get_model())
 
@@ -56,7 +56,7 @@ def respond(folder: str, request: bytes) -> tuple[dict[str, Any], bytes]:
     if not model:
         return {"ok": True, "version": version}, b""
     try:
-        result = build(state, model, header["target"], header["loss"])
+        result = build(state, model, header["targets"], header["loss"])
     except Exception as error:  # pybind11 maps C++ exceptions to several types
         return {"ok": False, "kind": "gradient", "error": str(error)}, b""
     return {"ok": True, "version": version}, result

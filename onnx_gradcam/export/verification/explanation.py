@@ -5,7 +5,7 @@ In: the running exported file. Out: one `Check` each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,17 +13,20 @@ import numpy as np
 
 from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.contract import (
+    ACCOUNTED_OUTPUT,
     ACTIVATIONS_OUTPUT,
     ADDED_OUTPUTS,
     CLASS_INPUT,
     CLASSES_OUTPUT,
     CURVATURE_OUTPUT,
-    EMBEDDING_INPUT,
     GRADIENTS_OUTPUT,
+    layer_output,
 )
 from onnx_gradcam.export.expansion import with_expansions
 from onnx_gradcam.export.quantized.score import quantized_rows
 from onnx_gradcam.export.sessions import open_session
+from onnx_gradcam.export.verification.accounted import check_accounted
+from onnx_gradcam.export.verification.attempts import Attempts
 from onnx_gradcam.export.verification.attention import check_attention
 from onnx_gradcam.export.verification.central_differences import (
     OTHER_TOLERANCE,
@@ -31,7 +34,8 @@ from onnx_gradcam.export.verification.central_differences import (
     Agreement,
     compare,
 )
-from onnx_gradcam.export.verification.claims import Asked, ask
+from onnx_gradcam.export.verification.claims import Asked
+from onnx_gradcam.export.verification.classes import check_classes, check_several
 from onnx_gradcam.export.verification.compare_outputs import compare_outputs
 from onnx_gradcam.export.verification.int8_kernels import exact_here
 from onnx_gradcam.export.verification.probe_inputs import has_open_batch
@@ -66,9 +70,6 @@ Four times the rounding of float16: onnxruntime on the CPU computes in float32 a
 the rounding before a cast.
 """
 
-RANK_STEPS = 3.0
-"""Quantization steps by which scores that share a rank may differ from one run to another."""
-
 MEASURED_ENOUGH = 0.5
 """Share of directional derivatives that must stand out from rounding, or other inputs are tried."""
 
@@ -84,85 +85,87 @@ def check_explanation(
         unoptimised: its outputs with optimisations off, for `Subject.inputs()` and no class.
     """
     meta, reference = subject.metadata, subject.reference
-    function = ScoreFunction(
-        reference.model,
-        reference.base_dir,
-        meta.target,
-        Arrangement.from_metadata(meta),
-        meta.score_tensor,
-        meta.class_axis,
-    )
-    expanded = with_expansions(function.graph, function.needed)
+    functions = _score_functions(subject)
+    graph = functions[0].graph
+    needed = list(dict.fromkeys(name for function in functions for name in function.needed))
+    expanded = with_expansions(graph, needed)
     probe = open_session(
-        with_outputs(exact_here(expanded, reference.tensor_values), function.needed),
+        with_outputs(exact_here(expanded, reference.tensor_values), needed),
         optimise=False,
         base_dir=reference.base_dir,
     )
     feeds = {k: v for k, v in subject.inputs().items() if k in input_names(probe)}
     values = run(probe, feeds)
-    function.measure(values)
-    yield _activations(function, values, unoptimised)
-    rows = function.rows(values[meta.score_tensor])
+    for layer, function in enumerate(functions):
+        function.measure(values)
+        yield _of_layer(subject, layer, _activations(function, values, unoptimised, layer))
+    rows = functions[0].rows(values[meta.score_tensor])
     if meta.objective == "class":
-        yield _classes(subject, session, *quantized_rows(function.graph, meta.score_tensor, rows))
+        yield check_classes(subject, session, *quantized_rows(graph, meta.score_tensor, rows))
     if meta.several:
-        yield _several(subject, session, rows)
-    if meta.straight_through:  # a rounding that falls otherwise when optimised bends the gradient
-        with_roundings = session_of(subject.exported, optimise=False)
-        yield _straight_through(subject, _gradient(subject, with_roundings, probe, function))
-        del with_roundings
-    else:
-        yield _gradient(subject, session, probe, function)
+        yield check_several(subject, session, rows)
+    # a rounding that falls otherwise when optimised bends the gradient
+    rounds = bool(meta.straight_through)
+    looked_at = session_of(subject.exported, optimise=False) if rounds else session
+    attempts = Attempts(subject, looked_at, probe)
+    for layer, function in enumerate(functions):
+        check = _gradient(subject, attempts, function, layer)
+        yield _of_layer(subject, layer, _straight_through(subject, check) if rounds else check)
     if CURVATURE_OUTPUT in meta.outputs:
-        yield _curvature(subject, session, probe, function)
-    del probe
+        yield _curvature(subject, attempts, functions[0])
+    if ACCOUNTED_OUTPUT in meta.outputs:
+        yield check_accounted(subject, attempts, functions[0])
+    del attempts, looked_at, probe, functions
     yield from check_attention(subject, session)
     apart = _images_apart(subject, session)
-    shared = any(node.op_type == "DynamicQuantizeLinear" for node in function.graph.nodes)
+    shared = any(node.op_type == "DynamicQuantizeLinear" for node in graph.nodes)
     yield _shared_range(apart) if shared and not apart.passed else apart
 
 
+def _score_functions(subject: Subject) -> list[ScoreFunction]:
+    """Return the score as a function of each target layer; they share the model's graph."""
+    meta, reference = subject.metadata, subject.reference
+    functions: list[ScoreFunction] = []
+    for layer in meta.layers:
+        function = ScoreFunction(
+            reference.model,
+            reference.base_dir,
+            layer.target,
+            Arrangement.from_metadata(layer),
+            meta.score_tensor,
+            meta.class_axis,
+            functions[0].graph if functions else None,
+        )
+        functions.append(function)
+    return functions
+
+
+def _of_layer(subject: Subject, layer: int, check: Check) -> Check:
+    """Say which layer a check is about, where there are several."""
+    several = len(subject.metadata.layers) > 1
+    name = f"{check.name}, layer {layer + 1}" if several else check.name
+    return replace(check, name=name, layer=layer)
+
+
 def _activations(
-    function: ScoreFunction, values: Mapping[str, Array], unoptimised: Mapping[str, Array]
+    function: ScoreFunction,
+    values: Mapping[str, Array],
+    unoptimised: Mapping[str, Array],
+    layer: int,
 ) -> Check:
     expected = function.activations(values[function.target])
     half = expected.dtype == np.float16
     if half:
         expected = expected.astype(np.float32)
-    found = unoptimised[ACTIVATIONS_OUTPUT]
-    (difference,) = compare_outputs({ACTIVATIONS_OUTPUT: expected}, {ACTIVATIONS_OUTPUT: found})
+    name = layer_output(ACTIVATIONS_OUTPUT, layer)
+    found = unoptimised[name]
+    (difference,) = compare_outputs({name: expected}, {name: found})
     shape = "x".join(map(str, found.shape))
     detail = f"{function.target!r}, {shape}, identical to the last bit"
     if not difference.identical:
         detail = str(difference)
     rounded = half and not difference.note and difference.relative <= CAST_TOLERANCE
     return Check("activations", difference.identical or rounded, detail, difference.relative)
-
-
-def _several(subject: Subject, session: Any, rows: Array) -> Check:
-    """Check that several y in one run give what each gives alone."""
-    name = "several classes"
-    meta, feeds = subject.metadata, subject.inputs()
-    shape = (len(rows), min(3, meta.num_classes))
-    if EMBEDDING_INPUT in meta.fed_inputs:
-        seed, random = EMBEDDING_INPUT, np.random.default_rng(subject.seed)
-        asked = random.standard_normal((len(rows), 3, meta.num_classes)).astype(np.float32)
-    else:
-        seed, asked = CLASS_INPUT, np.broadcast_to(-1 - np.arange(shape[1]), shape)
-    together = run(session, feeds | subject.seeds({}) | {seed: asked})
-    worst = 0.0
-    for index in range(asked.shape[1]):
-        alone = subject.explain(session, feeds, {seed: asked[:, index]})
-        (difference,) = compare_outputs(
-            {GRADIENTS_OUTPUT: alone[GRADIENTS_OUTPUT]},
-            {GRADIENTS_OUTPUT: together[GRADIENTS_OUTPUT][:, index]},
-        )
-        same = np.array_equal(alone[CLASSES_OUTPUT], together[CLASSES_OUTPUT][:, index])
-        if not same or difference.note:
-            return Check(name, False, f"number {index + 1} is not what it is alone")
-        worst = max(worst, difference.relative)
-    detail = f"{asked.shape[1]} in one run and one by one: {worst:.1e} apart"
-    return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
 
 
 def _straight_through(subject: Subject, check: Check) -> Check:
@@ -180,71 +183,20 @@ def _shared_range(check: Check) -> Check:
     return replace(check, passed=True, warning=True, detail=detail)
 
 
-def _classes(subject: Subject, session: Any, scores: Array, step: float) -> Check:
-    """Check what ``cam_class`` means; near-equal scores may change places through rounding."""
-    images, count = scores.shape
-    ranked = np.sort(scores, axis=1)[:, ::-1]
-    slack = np.maximum(1e-3 * np.abs(scores).max(axis=1), RANK_STEPS * step)
-    feeds = subject.inputs()
-    problems = []
-
-    def explained(classes: Sequence[int] | None) -> dict[str, Array]:
-        given = {} if classes is None else {CLASS_INPUT: np.asarray(classes, np.int64)}
-        return subject.explain(session, feeds, given)
-
-    def expect_rank(found: Array, rank: int) -> None:
-        if found.shape != (images,) or found.dtype != np.int64:
-            problems.append(
-                f"{CLASSES_OUTPUT} is {found.dtype}{found.shape}, not int64 ({images},)"
-            )
-        elif not (
-            np.all((found >= 0) & (found < count))
-            and np.all(np.abs(scores[np.arange(images), found] - ranked[:, rank - 1]) <= slack)
-        ):
-            problems.append(f"-{rank} explains {found.tolist()}, not the rank {rank}")
-
-    if subject.fixed:
-        fixed = int(subject.metadata.class_input.partition(":")[2])
-        found = explained(None)[CLASSES_OUTPUT]
-        if fixed < 0:
-            expect_rank(found, -fixed)
-        elif not np.array_equal(found, np.full(images, fixed)):
-            problems.append(f"explains {found.tolist()}, not the fixed {fixed}")
-        return _class_check(problems, f"fixed at {fixed}")
-    expect_rank(explained(None)[CLASSES_OUTPUT], 1)
-    for rank in sorted({1, min(2, count), min(5, count)}):
-        expect_rank(explained([-rank])[CLASSES_OUTPUT], rank)
-    each = [(7 * image + 3) % count for image in range(images)]
-    found = explained(each)[CLASSES_OUTPUT]
-    if not np.array_equal(found, each):
-        problems.append(f"{each} explains {found.tolist()}")
-    one, all_of_it = explained([each[0]]), explained([each[0]] * images)
-    if not np.array_equal(one[CLASSES_OUTPUT], [each[0]] * images):
-        problems.append(f"a single class explains {one[CLASSES_OUTPUT].tolist()}")
-    if not np.array_equal(one[GRADIENTS_OUTPUT], all_of_it[GRADIENTS_OUTPUT], equal_nan=True):
-        problems.append("a single class and one per image give different gradients")
-    return _class_check(problems, "default, ranks, one class for all, one per image")
-
-
-def _class_check(problems: list[str], detail: str) -> Check:
-    return Check("classes", not problems, "; ".join(problems) or detail)
-
-
-def _gradient(subject: Subject, session: Any, probe: Any, function: ScoreFunction) -> Check:
+def _gradient(subject: Subject, attempts: Attempts, function: ScoreFunction, layer: int) -> Check:
     name = "gradient"
     best: Agreement | None = None
     for attempt in range(subject.attempts):
-        feeds = subject.inputs(attempt)
-        values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+        values = attempts.values(attempt)
         scores = function.rows(values[function.score]).astype(np.float64)
-        places = [values[function.score].shape[axis] for axis in subject.metadata.places]
-        claims = ask(subject, session, feeds, scores, places)
+        claims = attempts.claims(attempt, scores)
         if subject.metadata.outputs != list(ADDED_OUTPUTS):
             problems = sorted({problem for claim in claims for problem in claim.problems()})
             if problems:
                 return Check("score", False, "; ".join(problems)[:300])
-        unrounded = claims[0].found[ACTIVATIONS_OUTPUT]
-        gradients = [claim.found[GRADIENTS_OUTPUT].astype(np.float64) for claim in claims]
+        unrounded = claims[0].found[layer_output(ACTIVATIONS_OUTPUT, layer)]
+        name_of_gradient = layer_output(GRADIENTS_OUTPUT, layer)
+        gradients = [claim.found[name_of_gradient].astype(np.float64) for claim in claims]
         function.set_point(values)
         activations = function.activations(values[function.target])
         if activations.dtype == np.float16 and unrounded.shape == activations.shape:
@@ -318,13 +270,11 @@ def _gradient_check(found: Agreement) -> Check:
     return Check(name, True, detail, found.error)
 
 
-def _curvature(subject: Subject, session: Any, probe: Any, function: ScoreFunction) -> Check:
+def _curvature(subject: Subject, attempts: Attempts, function: ScoreFunction) -> Check:
     """Check H A against second differences of y, in float64 where that is possible."""
-    feeds = subject.inputs()
-    values = run(probe, {k: v for k, v in feeds.items() if k in input_names(probe)})
+    values = attempts.values(0)
     rows = function.rows(values[function.score]).astype(np.float64)
-    places = [values[function.score].shape[axis] for axis in subject.metadata.places]
-    asked = Asked(subject.metadata, function, ask(subject, session, feeds, rows, places)[:1])
+    asked = Asked(subject.metadata, function, attempts.claims(0, rows)[:1])
     function.set_point(values)
     precise = function.in_float64()
     found = asked.claims[0].found
@@ -354,10 +304,11 @@ def _images_apart(subject: Subject, session: Any) -> Check:
     for index in range(subject.batch):
         given = _same_class(subject, together[CLASSES_OUTPUT][index])
         alone = subject.explain(session, _one_image(subject, feeds, index), given)
-        whole, single = together[GRADIENTS_OUTPUT][index], alone[GRADIENTS_OUTPUT][0]
-        difference = np.linalg.norm((whole - single).astype(np.float64))
-        norm = max(np.linalg.norm(single.astype(np.float64)), np.finfo(np.float32).tiny)
-        worst = max(worst, float(difference / norm))
+        for output in subject.gradient_outputs:
+            whole, single = together[output][index], alone[output][0]
+            difference = np.linalg.norm((whole - single).astype(np.float64))
+            norm = max(np.linalg.norm(single.astype(np.float64)), np.finfo(np.float32).tiny)
+            worst = max(worst, float(difference / norm))
     detail = f"gradients of {subject.batch} images, together and alone: {worst:.1e} apart"
     return Check(name, worst <= MIXING_TOLERANCE, detail, worst)
 

@@ -17,6 +17,7 @@ class Check:
         value: the largest measured difference, relative; None where nothing is measured.
         warning: it holds but somebody should know, e.g. the gradient is zero.
         zero: the gradient is rightly zero everywhere, so that heat maps are empty.
+        layer: the target layer that it is about, counted from 0.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Check:
     value: float | None = None
     warning: bool = False
     zero: bool = False
+    layer: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,14 @@ class VerificationReport:
         return all(check.passed for check in self.checks)
 
     @property
+    def zero_layers(self) -> tuple[int, ...]:
+        """Target layers whose explanation is right and empty: the gradient is zero everywhere."""
+        return tuple(check.layer for check in self.checks if check.zero)
+
+    @property
     def is_zero(self) -> bool:
-        """Whether the explanation is right and empty: the gradient is zero everywhere."""
-        return any(check.zero for check in self.checks)
+        """Whether there is such a layer."""
+        return bool(self.zero_layers)
 
     @property
     def failures(self) -> tuple[Check, ...]:

@@ -61,6 +61,7 @@ class ScoreFunction:
         arrangement: how A is a feature map.
         score: the score tensor.
         class_axis: axis of the classes in it.
+        graph: the expanded model, where another function of it has it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ScoreFunction:
         arrangement: Arrangement,
         score: str,
         class_axis: int,
+        graph: Graph | None = None,
     ) -> None:
         """Find the nodes between A and the score, and the tensors that by-pass A."""
         self.target = target
@@ -78,7 +80,7 @@ class ScoreFunction:
         self._class_axis = class_axis
         self._arrangement = arrangement
         self._base_dir = base_dir
-        graph = expand(
+        graph = graph or expand(
             without_explanation(model),
             lambda tensor: numpy_helper.to_array(with_values(tensor, base_dir)),
         )

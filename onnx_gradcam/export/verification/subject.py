@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from onnx_gradcam.contract import (
     SEED_INPUTS,
     WEIGHTS_INPUT,
     ExportMetadata,
+    layer_output,
 )
 from onnx_gradcam.export.files.model_file import LoadedModel
 from onnx_gradcam.export.sessions import open_session
@@ -98,9 +100,14 @@ class Subject:
         """Return the outputs for one y per image."""
         found = run(session, feeds | self.seeds(given))
         if self.metadata.several:
-            for name in _WITH_CLASS_AXIS & set(found):
+            for name in (n for n in found if _HAS_CLASS_AXIS.fullmatch(n)):
                 found[name] = found[name][:, 0]
         return found
+
+    @property
+    def gradient_outputs(self) -> list[str]:
+        """The outputs that hold gradients, one of each target layer."""
+        return [layer_output(GRADIENTS_OUTPUT, i) for i in range(len(self.metadata.layers))]
 
     @property
     def fixed(self) -> bool:
@@ -108,7 +115,9 @@ class Subject:
         return self.metadata.class_input.startswith("fixed")
 
 
-_WITH_CLASS_AXIS = {GRADIENTS_OUTPUT, CLASSES_OUTPUT, SCORE_OUTPUT, BOXES_OUTPUT}
+_HAS_CLASS_AXIS = re.compile(
+    rf"{GRADIENTS_OUTPUT}(_\d+)?|{CLASSES_OUTPUT}|{SCORE_OUTPUT}|{BOXES_OUTPUT}"
+)
 
 
 def default_seeds(meta: ExportMetadata, seed: int, exported: onnx.ModelProto) -> Feeds:

@@ -42,7 +42,7 @@ def lowered(gradient: str, prepared: str = "", forward: str = FORWARD) -> tuple[
     inner = prepared or forward
     signature = "(float[N, 4] x) => (float[] y)"
     built = parsed(f"{inner}\n {gradient}", "(float[N, 4] x, float[] y_grad) => (float[] x_grad)")
-    return lower(graph, tail, parsed(inner, signature), built, emit, "seed"), emit
+    return lower(graph, tail, parsed(inner, signature), built, emit, "seed")[0], emit
 
 
 def run(result: str, emit: Emitter, x: np.ndarray, forward: str = FORWARD) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_constants_of_the_gradient_graph_are_taken_over() -> None:
     for name, value in (("two", 2.0), ("three", 3.0)):
         built.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
     prepared = parsed(FORWARD, "(float[N, 4] x) => (float[] y)")
-    result = lower(graph, tail, prepared, built, emit, "seed")
+    (result,) = lower(graph, tail, prepared, built, emit, "seed")
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(run(result, emit, x), np.full_like(x, 6.0))
 

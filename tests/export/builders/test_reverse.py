@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import ModelProto, parser
+from onnx import ModelProto, ValueInfoProto, parser
 
 from onnx_gradcam.errors import UnsupportedModelError
-from onnx_gradcam.export.builders.reverse import build_reverse
+from onnx_gradcam.export.builders.reverse import build_reverse, reverse_gradients
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.gradients.emitter import Emitter
@@ -140,3 +140,45 @@ def test_names_in_use_are_left_alone() -> None:
     made = [node.output[0] for node in emit.nodes]
     assert not set(taken) & set(made)
     assert len(set(made)) == len(made)
+
+
+def several(body: str, targets: list[str]) -> list[np.ndarray]:
+    """Return dL/dT, L = sum(y), for each target T of a model of A."""
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 2, 4] A, float[N, 2, 4] seed) => () {{ {body} }}"""
+    )
+    graph = Graph(model)
+    emit = Emitter(17, graph.types, graph.constant, "cam/", list(graph.names))
+    found = reverse_gradients(graph, cut_tail(graph, targets, "y"), emit, "seed")
+    model.graph.node.extend(emit.nodes)
+    model.graph.initializer.extend(emit.initializers)
+    model.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(found))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    results = session.run(found, {"A": A, "seed": np.ones_like(A)})
+    return [np.asarray(result) for result in results]
+
+
+def test_nested_targets_have_the_whole_gradient_each() -> None:
+    # b is read twice, once behind c; A by-passes both
+    found = several(
+        "b = Mul(A, A)\n c = Mul(b, A)\n d = Mul(b, c)\n y = Add(d, A)", ["c", "A", "b"]
+    )
+    np.testing.assert_allclose(found[0], A**2, rtol=1e-5)
+    np.testing.assert_allclose(found[1], 5 * A**4 + 1, rtol=1e-5)
+    np.testing.assert_allclose(found[2], 2 * A**3, rtol=1e-5)
+
+
+def test_targets_side_by_side_and_the_score_itself() -> None:
+    found = several("b = Sigmoid(A)\n c = Tanh(A)\n y = Mul(b, c)", ["c", "b", "y"])
+    np.testing.assert_allclose(found[0], 1 / (1 + np.exp(-A)), rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.tanh(A), rtol=1e-5)
+    np.testing.assert_array_equal(found[2], np.ones_like(A))
+
+
+def test_one_of_several_targets_without_a_differentiable_path_is_named() -> None:
+    body = "b = Exp(A)\n i = Cast<to=7>(b)\n f = Cast<to=1>(i)\n y = Add(f, A)"
+    with pytest.raises(UnsupportedModelError, match="with respect to 'b' is zero everywhere"):
+        several(body, ["A", "b"])

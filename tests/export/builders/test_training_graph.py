@@ -54,7 +54,7 @@ def refuse(folder: Path, message: str) -> BuilderStatus:
 
 def test_an_operator_without_gradient_is_named_with_its_node(tmp_path: Path) -> None:
     with pytest.raises(GradientGraphError) as caught:
-        build_gradient_graph(tail(), "A", "loss", refuse(tmp_path, UNREGISTERED))
+        build_gradient_graph(tail(), ["A"], "loss", refuse(tmp_path, UNREGISTERED))
     message = str(caught.value)
     assert message.startswith("onnxruntime-training has no gradient for Floor (node '/head/floor')")
     assert "--gradient-builder reverse" in message
@@ -64,63 +64,63 @@ def test_an_operator_without_gradient_is_named_with_its_node(tmp_path: Path) -> 
 def test_a_form_without_gradient_is_named_with_the_nodes_it_may_be(tmp_path: Path) -> None:
     model = tail('y = Pad<mode="edge">(A, w)')
     with pytest.raises(GradientGraphError, match=r"Pad \(node 'y'\): Pad gradient currently"):
-        build_gradient_graph(model, "A", "loss", refuse(tmp_path, CONSTANT_ONLY))
+        build_gradient_graph(model, ["A"], "loss", refuse(tmp_path, CONSTANT_ONLY))
 
 
 def test_a_path_without_gradient_is_told(tmp_path: Path) -> None:
     said = "Cannot compute the partial derivative for 'A' as it's unreachable from the output"
     with pytest.raises(GradientGraphError, match="no differentiable path leads from 'A'"):
-        build_gradient_graph(tail(), "A", "loss", refuse(tmp_path, said))
+        build_gradient_graph(tail(), ["A"], "loss", refuse(tmp_path, said))
 
 
 def test_any_other_refusal_is_one_line(tmp_path: Path) -> None:
     status = refuse(tmp_path, "/onnxruntime_src/a.cc:1 void f(int) const first\nsecond")
     with pytest.raises(GradientGraphError, match="cannot differentiate the tail: first second;"):
-        build_gradient_graph(tail(), "A", "loss", status)
+        build_gradient_graph(tail(), ["A"], "loss", status)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="ends with a status, not by a signal")
 def test_a_crash_is_told_with_its_signal_and_last_words(tmp_path: Path) -> None:
     dying = "import os, sys; print('[I:onnxruntime: x', file=sys.stderr); os.abort()"
     with pytest.raises(GradientGraphError, match="was killed by SIGABRT") as caught:
-        build_gradient_graph(tail(), "A", "loss", fake(tmp_path, dying))
+        build_gradient_graph(tail(), ["A"], "loss", fake(tmp_path, dying))
     assert "[I:onnxruntime" not in str(caught.value)
 
 
 def test_an_exit_is_told_with_what_it_said(tmp_path: Path) -> None:
     leaving = "import os, sys; sys.stderr.write('no more memory'); sys.stderr.flush(); os._exit(3)"
     with pytest.raises(GradientGraphError, match=r"ended with status 3 \(no more memory\)"):
-        build_gradient_graph(tail(), "A", "loss", fake(tmp_path, leaving))
+        build_gradient_graph(tail(), ["A"], "loss", fake(tmp_path, leaving))
 
 
 def test_a_builder_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     status = fake(tmp_path, "import time; time.sleep(60)")
     with pytest.raises(GradientGraphError, match="no answer within 1 s"):
-        build_gradient_graph(tail(), "A", "loss", status, timeout=1)
+        build_gradient_graph(tail(), ["A"], "loss", status, timeout=1)
 
 
 def test_noise_on_both_channels_does_not_reach_the_model(tmp_path: Path) -> None:
     noise = "import sys; print('{' * 10**6); print('x' * 10**6, file=sys.stderr)"
     model = tail("A_grad = Relu(A)\n y = Relu(A)")
-    built = build_gradient_graph(model, "A", "loss", fake(tmp_path, noise))
+    built = build_gradient_graph(model, ["A"], "loss", fake(tmp_path, noise))
     assert [node.op_type for node in built.graph.node] == ["Relu", "Relu", "Mul", "ReduceSum"]
 
 
 def test_a_result_without_the_gradient_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GradientGraphError, match="built no gradient of 'A'"):
-        build_gradient_graph(tail(), "A", "loss", fake(tmp_path))
+        build_gradient_graph(tail(), ["A"], "loss", fake(tmp_path))
 
 
 def test_a_result_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GradientGraphError, match="no readable model"):
-        build_gradient_graph(tail(), "A", "loss", fake(tmp_path, model="b'nonsense'"))
+        build_gradient_graph(tail(), ["A"], "loss", fake(tmp_path, model="b'nonsense'"))
 
 
 def test_a_builder_that_does_not_load_is_unavailable(tmp_path: Path) -> None:
     installed = unpack(write_wheel(tmp_path, "raise ImportError('bad symbol')"), tmp_path / "b")
     status = BuilderStatus(True, BUILDER_VERSION, installed, Path(sys.executable))
     with pytest.raises(BuilderUnavailableError, match=r"bad symbol.*setup-builder --force"):
-        build_gradient_graph(tail(), "A", "loss", status)
+        build_gradient_graph(tail(), ["A"], "loss", status)
 
 
 def test_an_inference_build_is_unavailable(tmp_path: Path) -> None:
@@ -128,25 +128,25 @@ def test_an_inference_build_is_unavailable(tmp_path: Path) -> None:
     installed = unpack(write_wheel(tmp_path, source), tmp_path / "b")
     status = BuilderStatus(True, BUILDER_VERSION, installed, Path(sys.executable))
     with pytest.raises(BuilderUnavailableError, match="GradientGraphBuilder"):
-        build_gradient_graph(tail(), "A", "loss", status)
+        build_gradient_graph(tail(), ["A"], "loss", status)
 
 
 def test_a_python_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     status = BuilderStatus(True, BUILDER_VERSION, tmp_path, tmp_path / "python")
     with pytest.raises(GradientGraphError, match="cannot be started"):
-        build_gradient_graph(tail(), "A", "loss", status)
+        build_gradient_graph(tail(), ["A"], "loss", status)
 
 
 def test_a_builder_that_is_not_there_is_told_with_the_fix(tmp_path: Path) -> None:
     status = BuilderStatus(False, "", tmp_path, None, "it is not there", "run: this")
     with pytest.raises(BuilderUnavailableError, match=r"^it is not there; run: this$"):
-        build_gradient_graph(tail(), "A", "loss", status)
+        build_gradient_graph(tail(), ["A"], "loss", status)
 
 
 @pytest.mark.parametrize("opset", [12, 22])
 def test_an_unprepared_tail_is_refused(tmp_path: Path, opset: int) -> None:
     with pytest.raises(GradientGraphError, match=f"opset {opset} .* takes opset 13 to 21"):
-        build_gradient_graph(tail(opset=opset), "A", "loss", fake(tmp_path))
+        build_gradient_graph(tail(opset=opset), ["A"], "loss", fake(tmp_path))
 
 
 # -- with onnxruntime-training --------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_an_unprepared_tail_is_refused(tmp_path: Path, opset: int) -> None:
 def test_the_gradient_is_built_and_forward_tensors_keep_their_names() -> None:
     model = tail("z = Add(A, w)\n y = Relu(z)")
     before = model.SerializeToString()
-    built = build_gradient_graph(model, "A", "loss", require_builder())
+    built = build_gradient_graph(model, ["A"], "loss", require_builder())
     assert model.SerializeToString() == before
     made = {name: node for node in built.graph.node for name in node.output}
     assert {"z", "y", "weighted", "loss"} <= set(made)
@@ -167,17 +167,17 @@ def test_the_gradient_is_built_and_forward_tensors_keep_their_names() -> None:
 def test_a_refusal_of_the_real_one_names_a_node_without_a_name() -> None:
     model = tail("z = Floor(A)\n y = Mul(z, A)")
     with pytest.raises(GradientGraphError, match=r"no gradient for Floor \(node 'z'\)"):
-        build_gradient_graph(model, "A", "loss", require_builder())
+        build_gradient_graph(model, ["A"], "loss", require_builder())
 
 
 def test_a_path_of_integers_is_told_by_the_real_one() -> None:
     model = tail("i = Cast<to=7>(A)\n y = Cast<to=1>(i)")
     with pytest.raises(GradientGraphError):
-        build_gradient_graph(model, "A", "loss", require_builder())
+        build_gradient_graph(model, ["A"], "loss", require_builder())
 
 
 def test_nodes_of_one_name_are_told_apart() -> None:
     model = tail("z = Add(A, w)\n y = Relu(z)")
     for node in model.graph.node:
         node.name = "same"
-    assert build_gradient_graph(model, "A", "loss", require_builder()).graph.node
+    assert build_gradient_graph(model, ["A"], "loss", require_builder()).graph.node
