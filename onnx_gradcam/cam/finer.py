@@ -77,8 +77,15 @@ def finer_weights(
     needs=(Need.WEIGHTS,),
     smooths=True,
 )
-def finercam(activations: Maps, weights: WeightedRuns, combine: Combine = channel_sum) -> Maps:
-    """Return Grad-CAM of what tells the class from the three that score most alike.
+def finercam(
+    activations: Maps,
+    weights: WeightedRuns,
+    combine: Combine = channel_sum,
+    *,
+    alpha: float = 1.0,
+    comparisons: int = 3,
+) -> Maps:
+    """Return Grad-CAM of what tells the class from those that score most alike.
 
     sum_k alpha_k A^k with alpha_k = mean_ij of the gradient of the T of `finer_weights`.
 
@@ -87,6 +94,7 @@ def finercam(activations: Maps, weights: WeightedRuns, combine: Combine = channe
     Raises:
         UnsupportedModelError: the model has a single class.
     """
-    gradients = weights(finer_weights(weights.scores, weights.classes))
+    compared = finer_weights(weights.scores, weights.classes, alpha, comparisons)
+    gradients = weights(compared)
     axes = tuple(range(2, gradients.ndim))
     return combine(gradients.mean(axis=axes, keepdims=True) * activations)

@@ -46,6 +46,7 @@ def paint(
     eigen_smooth: bool = False,
     seed: int = 0,
     further: Mapping[Need, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Painted:
     """Return raw maps, heat maps of the image's size, and a note on each that shows nothing.
 
@@ -57,6 +58,7 @@ def paint(
         eigen_smooth: see `registry.compute`.
         seed: likewise.
         further: likewise.
+        settings: likewise.
 
     Raises:
         UsageError: what `registry.compute` refuses, or a size of other axes than A.
@@ -77,7 +79,7 @@ def paint(
         if gradients is not None:
             gradients = np.where(_broad(dead, gradients), 0, gradients)
     options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
-    raw = evaluate(method, activations, gradients, **options)
+    raw = evaluate(method, activations, gradients, settings=settings, **options)
     if any(notes):
         raw = np.where(_broad(dead, raw), np.float32(np.nan), raw)
     rectify = get_method(method).rectified

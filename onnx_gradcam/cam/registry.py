@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,22 @@ class Method:
         """False when the map depends on the activations alone."""
         return Need.GRADIENTS in self.needs
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What can be set of it, name -> default: its function's keyword-only arguments."""
+        parameters = signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
     def maps(
-        self, activations: Maps, given: Mapping[Need, Any], *, eigen_smooth: bool = False
+        self,
+        activations: Maps,
+        given: Mapping[Need, Any],
+        *,
+        eigen_smooth: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> Maps:
         """Return the raw maps in the precision of the activations; `given` holds all needs."""
-        arguments = {need.name.lower(): given[need] for need in self.needs}
+        arguments = {need.name.lower(): given[need] for need in self.needs} | dict(settings or {})
         if self.smooths:
             arguments["combine"] = first_component if eigen_smooth else channel_sum
         return self.function(*[activations] * self.sees_activations, **arguments)
@@ -139,11 +151,17 @@ def get_method(name: str) -> Method:
     return _METHODS[name]
 
 
-def require(name: str, offered: Collection[Need], *, eigen_smooth: bool = False) -> Method:
+def require(
+    name: str,
+    offered: Collection[Need],
+    *,
+    eigen_smooth: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Method:
     """Return the method called `name` where everything that it needs is offered.
 
     Raises:
-        UsageError: there is none of that name, or it cannot be smoothed.
+        UsageError: there is none of that name, it cannot be smoothed, or has no such setting.
         UnsupportedModelError: it needs something that is not offered.
     """
     method = get_method(name)
@@ -155,6 +173,8 @@ def require(name: str, offered: Collection[Need], *, eigen_smooth: bool = False)
             f"CAM method {name!r} needs {' and '.join(missing)}, which the file does not offer;"
             f"{remedy} it can serve {', '.join(method_names(offered))}"
         )
+    for setting, value in (settings or {}).items():
+        _check_setting(method, setting, value)
     if eigen_smooth and not method.smooths:
         smoothing = [name for name in method_names(offered) if _METHODS[name].smooths]
         raise UsageError(
@@ -162,6 +182,32 @@ def require(name: str, offered: Collection[Need], *, eigen_smooth: bool = False)
             f" it goes with {', '.join(smoothing)}"
         )
     return method
+
+
+def _check_setting(method: Method, setting: str, value: Any) -> None:
+    """Check the name and value of a setting.
+
+    Raises:
+        UsageError: the method has none of that name, or the value is not of its kind.
+    """
+    known = method.settings
+    if setting not in known:
+        listed = ", ".join(f"{name} ({default})" for name, default in known.items())
+        raise UsageError(
+            f"CAM method {method.name!r} has no setting {setting!r}{nearest_names(setting, known)}"
+            f" (settings: {listed or 'none'})"
+        )
+    kind = _KINDS[type(known[setting])]
+    values = value if known[setting] is None and isinstance(value, Sequence) else [value]
+    if not all(isinstance(v, kind) and not isinstance(v, bool) and v > 0 for v in values):
+        raise UsageError(
+            f"setting {setting!r} of CAM method {method.name!r} takes"
+            f" {'whole ' * (kind is int)}numbers above 0, not {value!r}"
+        )
+
+
+_KINDS: Mapping[type, Any] = {int: int, float: int | float, type(None): int}
+"""Type of a setting's default -> of its values; those without a default are sizes, one per axis."""
 
 
 def compute(
@@ -172,6 +218,7 @@ def compute(
     eigen_smooth: bool = False,
     seed: int = 0,
     further: Mapping[Need, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Maps:
     """Return the raw maps of a method, before ReLU, normalisation and resize.
 
@@ -184,6 +231,7 @@ def compute(
             the channels, instead of adding them up.
         seed: of a method that draws at random.
         further: what else the method needs, see `Need`.
+        settings: of the method, see `Method.settings`.
 
     Returns:
         float32 ``(N, *spatial)``, of either sign; ``(N, *size)`` of a method that sees the image
@@ -195,7 +243,7 @@ def compute(
             than it can take.
     """
     options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
-    raw = evaluate(name, activations, gradients, **options)
+    raw = evaluate(name, activations, gradients, settings=settings, **options)
     return finite_float32(raw)
 
 
@@ -207,6 +255,7 @@ def evaluate(
     eigen_smooth: bool = False,
     seed: int = 0,
     further: Mapping[Need, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Maps:
     """Return what `compute` returns, with NaN or infinity where a map overflows.
 
@@ -217,7 +266,7 @@ def evaluate(
     given: dict[Need, Any] = {Need.SEED: seed, **(further or {})}
     if gradients is not None:
         given[Need.GRADIENTS] = gradients
-    method = require(name, given, eigen_smooth=eigen_smooth)
+    method = require(name, given, eigen_smooth=eigen_smooth, settings=settings)
     shapes = [activations.shape, *([] if gradients is None else [gradients.shape])]
     if shapes[0] != shapes[-1] or not 3 <= activations.ndim <= 5:
         raise UsageError(
@@ -229,7 +278,9 @@ def evaluate(
     if gradients is not None:
         given[Need.GRADIENTS] = finite_float32(gradients)
     with np.errstate(all="ignore"):  # overflow and 0/0 show in the result
-        raw = method.maps(finite_float32(activations), given, eigen_smooth=eigen_smooth)
+        raw = method.maps(
+            finite_float32(activations), given, eigen_smooth=eigen_smooth, settings=settings
+        )
         return np.asarray(raw, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Arrays and numbers on the command line: inputs of a model, weights, masks, embeddings."""
+"""Arrays and numbers on the command line: inputs, weights, masks, embeddings, settings."""
 
 from __future__ import annotations
 
@@ -77,3 +77,24 @@ def read_vectors(file: Path | None) -> Any:
     from onnx_gradcam.arrays import read_array
 
     return None if file is None else read_array(file)
+
+
+def read_settings(given: tuple[str, ...]) -> dict[str, Any]:
+    """Return the value of each ``NAME=VALUE``: a number, or several with commas between.
+
+    Raises:
+        UsageError: not of that form.
+    """
+    from onnx_gradcam.errors import UsageError
+
+    settings: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            numbers = [int(v) if v.strip().isdecimal() else float(v) for v in value.split(",")]
+        except ValueError:
+            numbers = []
+        if not name or not numbers:
+            raise UsageError(f"--set {text!r} is not NAME=NUMBER")
+        settings[name] = numbers[0] if len(numbers) == 1 else numbers
+    return settings

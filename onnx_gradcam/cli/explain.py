@@ -10,6 +10,7 @@ from onnx_gradcam.cli.arrays import (
     input_option,
     read_inputs,
     read_mask,
+    read_settings,
     read_vectors,
     read_weights,
 )
@@ -124,6 +125,13 @@ from onnx_gradcam.errors import BatchError
     help="Of a method that draws at random.",
 )
 @click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A setting of the method, --set masks=4000 of rise; onnx-gradcam methods lists them.",
+)
+@click.option(
     "--device",
     default="auto",
     show_default=True,
@@ -149,6 +157,7 @@ def command(
     layers: tuple[str, ...],
     fuse_layers: str,
     seed: int,
+    settings: tuple[str, ...],
     device: str,
     inputs: tuple[str, ...],
     force: bool,
@@ -175,6 +184,7 @@ def command(
         eigen_smooth=eigen_smooth,
         aug_smooth=aug_smooth,
         seed=seed,
+        settings=read_settings(settings),
         layers=layers or None,
         fuse_layers=fuse_layers,
         force=force,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(as_json: bool) -> None:
     """List the CAM methods: name, paper, and what each needs beside the activations.
 
-    A method with a star goes with --eigen-smooth.
+    A method with a star goes with --eigen-smooth; settings with their defaults stand in brackets.
     """
     from onnx_gradcam.cam import get_method, method_names
 
@@ -46,6 +46,7 @@ class MethodList:
                     "paper": method.paper,
                     "needs": list(method.needs),
                     "eigen_smooth": method.smooths,
+                    "settings": dict(method.settings),
                 }
                 for method in self.methods
             ]
@@ -54,9 +55,15 @@ class MethodList:
     def summary(self) -> str:
         """Return a line for each method, as text for people."""
         rows = [
-            (f"{m.name}{'*' * m.smooths}", ", ".join(m.needs) or "-", f"{m.title}, {m.paper}")
+            (f"{m.name}{'*' * m.smooths}", ", ".join(m.needs) or "-", _cited(m))
             for m in self.methods
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
         return "\n".join([*lines, "* goes with --eigen-smooth"])
+
+
+def _cited(method: Method) -> str:
+    """Return where a method is from, and what can be set of it."""
+    settings = ", ".join(f"{name}={value}" for name, value in method.settings.items())
+    return f"{method.title}, {method.paper}" + (f" ({settings})" if settings else "")

@@ -50,6 +50,7 @@ class Explanation:
         aug_smooth: whether it is the average over versions of the image; activations and gradients
             are those of the image itself.
         seed: of a method that draws at random.
+        settings: of the method, beside its defaults.
         further: what else the file gave for CAM methods, by need: attention outputs.
         notes: N texts: why a map shows nothing (NaN, constant, nowhere positive), else empty.
         layers: what each target layer shows, in the order asked for; the heat map is of all.
@@ -72,6 +73,7 @@ class Explanation:
     eigen_smooth: bool = False
     aug_smooth: bool = False
     seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     further: Mapping[Need, Any] = field(default_factory=dict)
     layers: tuple[LayerMaps, ...] = ()
@@ -130,7 +132,14 @@ class Explanation:
             raise UsageError("only explanations made by explain_image have a photo")
         return self.geometry.to_photo(self.cams)
 
-    def with_method(self, method: str, *, eigen_smooth: bool = False, seed: int = 0) -> Explanation:
+    def with_method(
+        self,
+        method: str,
+        *,
+        eigen_smooth: bool = False,
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Explanation:
         """Return the same explanation by another CAM method; the model is not run again.
 
         So it is without `aug_smooth`, also where this one is with it.
@@ -148,7 +157,7 @@ class Explanation:
             )
         size = self.cams.shape[1:]
         options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed}
-        options["further"] = self.further
+        options |= {"further": self.further, "settings": settings}
         own = self.layers or (self,)
         if not get_method(method).sees_activations:
             own = own[:1]
@@ -160,6 +169,7 @@ class Explanation:
             eigen_smooth=eigen_smooth,
             aug_smooth=False,
             seed=seed,
+            settings=settings or {},
             raw_maps=painted.raw,
             cams=painted.cams,
             notes=painted.notes,
@@ -179,6 +189,7 @@ def explain_maps(
     eigen_smooth: bool = False,
     seed: int = 0,
     further: Mapping[Need, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Painted:
     """Return raw maps, heat maps of the image's size, and notes.
 
@@ -196,4 +207,4 @@ def explain_maps(
             " export the model with another --layer"
         )
     options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
-    return paint(method, activations, gradients, size, **options)
+    return paint(method, activations, gradients, size, settings=settings, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from onnx_gradcam.cam import RERUNS, Need, Painted, check_fusion, fuse, get_method, require
@@ -30,13 +30,15 @@ class How:
     seed: int
     layers: tuple[int, ...] = (0,)
     fuse_layers: str = "mean"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, method: str, options: Mapping[str, Any], layers: tuple[int, ...]) -> How:
         """Return the choices among the options of a call (`ExplainOptions`)."""
         names = {"eigen_smooth": False, "aug_smooth": False, "seed": 0, "fuse_layers": "mean"}
         chosen = {name: options.get(name, default) for name, default in names.items()}
-        return cls(method, layers=layers, **chosen)
+        settings = dict(options.get("settings") or {})
+        return cls(method, layers=layers, settings=settings, **chosen)
 
     def checked(
         self, declared: ImageInput, offered: Collection[Need], fused: FusedCam | None = None
@@ -88,7 +90,8 @@ class How:
                 " of the model are cut out of its file; open it with onnx_gradcam.load, not from a"
                 " session"
             )
-        require(self.method, offered, eigen_smooth=self.eigen_smooth)
+        smooth = self.eigen_smooth
+        require(self.method, offered, eigen_smooth=smooth, settings=self.settings)
 
     def paint_layers(
         self,
@@ -128,4 +131,5 @@ class How:
             eigen_smooth=self.eigen_smooth,
             seed=self.seed,
             further=further,
+            settings=self.settings,
         )

@@ -21,6 +21,8 @@ class ExplainOptions(TypedDict, total=False):
         aug_smooth: average the heat maps of six versions of each image (mirrored, and multiplied
             by 0.9, 1, 1.1); runs the session six times.
         seed: of a method that draws at random.
+        settings: of the method, such as ``{"masks": 4000}`` of ``rise``; ``onnx-gradcam methods``
+            lists them.
         extra_inputs: values for the model's other inputs, by name.
         weights: y = sum_k w_k y_k in place of a class: a mapping of classes to numbers, or float
             ``(K,)``, ``(N, K)``; for files exported with ``--weights``. ``{a: 1, b: -1}`` is the
@@ -43,6 +45,7 @@ class ExplainOptions(TypedDict, total=False):
     eigen_smooth: bool
     aug_smooth: bool
     seed: int
+    settings: Mapping[str, Any] | None
     extra_inputs: Values | None
     weights: Mapping[Any, float] | ArrayLike | None
     mask: ArrayLike | None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,3 +92,30 @@ def test_every_method_is_documented_with_its_paper_and_needs() -> None:
 def test_every_method_is_listed_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in method_names() if f"`{name}`" not in text] == []
+
+
+def test_settings_are_the_keyword_arguments_of_a_method() -> None:
+    assert dict(get_method("finercam").settings) == {"alpha": 1.0, "comparisons": 3}
+    assert get_method("rise").settings["masks"] == 1000
+    assert not get_method("gradcam").settings
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (
+            "rise",
+            {"maks": 9},
+            r"no setting 'maks'; did you mean 'masks'.*masks \(1000\)",
+        ),
+        ("gradcam", {"masks": 9}, r"has no setting 'masks' \(settings: none\)"),
+        ("rise", {"masks": 0}, "takes whole numbers above 0, not 0"),
+        ("rise", {"masks": 1.5}, "takes whole numbers above 0, not 1.5"),
+        ("rise", {"share": "half"}, "takes numbers above 0, not 'half'"),
+        ("occlusion", {"window": [4, -1]}, "takes whole numbers above 0"),
+    ],
+)
+def test_settings_that_are_none(method: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        require(method, tuple(Need), settings=settings)
+    assert require("rise", tuple(Need), settings={"masks": 9, "share": 1}).name == "rise"

@@ -44,7 +44,10 @@ def test_the_same_as_json() -> None:
         "paper": "arXiv:1610.02391",
         "needs": ["gradients"],
         "eigen_smooth": True,
+        "settings": {},
     }
+    (rise,) = (method for method in listed if method["name"] == "rise")
+    assert rise["settings"]["masks"] == 1000
 
 
 @pytest.fixture

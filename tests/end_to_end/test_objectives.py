@@ -106,3 +106,12 @@ def test_what_cannot_be_exported(
     onnx.save(objective_model("classifier"), work / "model.onnx")
     assert message in run("export", "model.onnx", "-o", "x.onnx", *options).error(code)
     assert not (work / "x.onnx").exists()
+
+
+def test_settings_of_a_method(work: Path, run: Run) -> None:
+    export(work, run, "classifier")
+    asked = ("explain", "model.cam.onnx", "photo.png", "-o", "maps", "--method", "occlusion")
+    found = run(*asked, "--set", "window=2,3", "--set", "stride=1,1")
+    assert found.code == 0, found.err
+    assert "--set 'window' is not NAME=NUMBER" in run(*asked, "--set", "window").error(2)
+    assert "has no setting 'masks'" in run(*asked, "--set", "masks=3", "--force").error(2)

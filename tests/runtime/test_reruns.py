@@ -283,3 +283,16 @@ def test_images_of_which_nothing_can_be_proven_do_not_count_as_proof() -> None:
     assert not head._known
     assert explainer.explain(images(1), 1, "reciprocam").notes == ("",)
     assert len(head._known) == 1
+
+
+def test_settings_of_a_method() -> None:
+    explainer = load(contract_model(), device="cpu")
+    few, many = (
+        explainer.explain(images(1), 1, "rise", settings={"masks": count}) for count in (3, 40)
+    )
+    assert not np.array_equal(few.raw_maps, many.raw_maps)
+    assert few.settings == {"masks": 3}
+    with pytest.raises(UsageError, match="has no setting 'masks'"):
+        explainer.explain(images(1), 1, "gradcam", settings={"masks": 3})
+    patch = explainer.explain(images(1), 1, "occlusion", settings={"window": [3, 5]})
+    assert np.ptp(patch.raw_maps) > 0
