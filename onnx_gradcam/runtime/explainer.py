@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.cam import Need, Painted, method_names
-from onnx_gradcam.contract import BOX_INPUT, CLASS_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.contract import BOX_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
 from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
@@ -29,7 +29,7 @@ from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.reruns import Reruns
-from onnx_gradcam.runtime.same_seeds import seed_rows
+from onnx_gradcam.runtime.same_seeds import same_classes, seed_rows
 from onnx_gradcam.runtime.scores import ScoreReader
 from onnx_gradcam.runtime.seeds import SeedReader, Seeds
 from onnx_gradcam.runtime.session import ModelSource, OpenedModel, Options, open_model
@@ -318,7 +318,7 @@ class Explainer:
         painted = how.joined(each, size)
         if how.aug_smooth:
             maps = [each]
-            same = self._of_same_classes(feeds, found.classes)
+            same = same_classes(feeds, found.classes)
             for version in other_versions(batch, self.image_input):
                 maps.append(self._maps(version, same, extra, seeds.maps, how)[1])
             painted = average([how.joined(one, size) for one in maps])
@@ -391,13 +391,3 @@ class Explainer:
     ) -> tuple[FloatArray, FloatArray]:
         """Return A and G for one map of each image."""
         return self._run(batch, seeds, extra_inputs, 1).known_maps
-
-    def _of_same_classes(
-        self, feeds: Mapping[str, NDArray[Any]], classes: NDArray[np.int64]
-    ) -> dict[str, NDArray[Any]]:
-        """Return the feeds with the classes that ranks stood for; those of weights stay."""
-        same = dict(feeds)
-        if CLASS_INPUT in same:
-            known = classes.reshape(same[CLASS_INPUT].shape)
-            same[CLASS_INPUT] = np.where(known < 0, same[CLASS_INPUT], known)
-        return same

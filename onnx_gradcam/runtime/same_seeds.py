@@ -36,6 +36,15 @@ def seed_rows(metadata: ExportMetadata, feeds: Feeds, maps: int) -> dict[str, ND
     }
 
 
+def same_classes(feeds: Feeds, classes: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return the feeds with the classes that ranks stood for; those of weights stay."""
+    same = dict(feeds)
+    if CLASS_INPUT in same:
+        known = classes.reshape(same[CLASS_INPUT].shape)
+        same[CLASS_INPUT] = np.where(known < 0, same[CLASS_INPUT], known)
+    return same
+
+
 def same_seeds(
     metadata: ExportMetadata,
     rows: Feeds,
