@@ -91,7 +91,7 @@ def test_beside_a_cam_in_the_graph(tmp_path: Path) -> None:
     found = load(tmp_path / "o.onnx", device="cpu").explain(images(), CLASSES, "fullgrad")
     np.testing.assert_allclose(found.cams, REFERENCES["cam"], rtol=0, atol=1e-5)
     options = {"full_gradient": True, "fuse_cam": "gradcam", "outputs": "cam"}
-    with pytest.raises(UsageError, match="full_gradient go with activations"):
+    with pytest.raises(UsageError, match="full_gradient goes with activations"):
         export_model(network(), tmp_path / "p.onnx", **options)
 
 
