@@ -57,8 +57,6 @@ def emit_curvature(
         layer: the explained layer A.
         gradient: dy/dA, in the shape of A.
         inputs: what the gradient takes beside the inputs of the model.
-        inputs: what the gradient takes beside the inputs of the model.
-        inputs: what the gradient takes beside the inputs of the model.
 
     Raises:
         UnsupportedModelError: an operator of the gradient has no gradient formula itself.
@@ -94,12 +92,6 @@ def _with_gradient(graph: Graph, emit: Emitter, inputs: Sequence[AddedInput]) ->
     """Return the forward model with the nodes that were emitted."""
     model = ModelProto()
     model.CopyFrom(graph.model)
-    model.graph.input.extend(
-        helper.make_tensor_value_info(i.name, i.dtype, i.shape) for i in inputs
-    )
-    model.graph.input.extend(
-        helper.make_tensor_value_info(i.name, i.dtype, i.shape) for i in inputs
-    )
     model.graph.input.extend(
         helper.make_tensor_value_info(i.name, i.dtype, i.shape) for i in inputs
     )
