@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from onnx_gradcam.cli.arrays import input_option, read_inputs
+from onnx_gradcam.cli.objective import objective_options
 from onnx_gradcam.cli.output import examples, show_report
-from onnx_gradcam.contract import OBJECTIVES
 from onnx_gradcam.preprocessing import PRESETS
 
 
@@ -68,30 +68,12 @@ from onnx_gradcam.preprocessing import PRESETS
     help="How the exported file takes the class: an input with a default, a plain input"
     " (onnxruntime-web needs that), or none.",
 )
-@click.option(
-    "--objective",
-    type=click.Choice(OBJECTIVES),
-    default=OBJECTIVES[0],
-    show_default=True,
-    help="What is explained: the score of a class before softmax, its probability, both sides of a"
-    " single logit, a mask or a box of a class, or the similarity to an embedding.",
-)
+@objective_options
 @click.option(
     "--weights", is_flag=True, help="Also explain weighted sums of classes, such as contrasts."
 )
 @click.option(
     "--several", is_flag=True, help="Explain several classes of an image in one run of the model."
-)
-@click.option(
-    "--class-axis",
-    type=int,
-    metavar="AXIS",
-    help="Axis of the classes in a segmenter's or detector's score, where the one found is wrong.",
-)
-@click.option(
-    "--class-channels",
-    metavar="START:STOP",
-    help="Which channels of a detector's score are classes: 4: behind four of the box.",
 )
 @click.option(
     "--second-order", is_flag=True, help="Also output second derivatives, for --method shapleycam."

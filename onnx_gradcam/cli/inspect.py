@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnx_gradcam.cli.objective import objective_options
 from onnx_gradcam.cli.output import examples, show_report
 
 
@@ -25,12 +26,29 @@ from onnx_gradcam.cli.output import examples, show_report
     metavar="NAME",
     help="Input to explain, instead of the first that looks like an image.",
 )
+@objective_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: Path, score: str | None, image_input: str | None, as_json: bool) -> None:
+def command(
+    model: Path,
+    score: str | None,
+    image_input: str | None,
+    objective: str,
+    class_axis: int | None,
+    class_channels: str | None,
+    as_json: bool,
+) -> None:
     """Show a model's inputs, scores and candidate layers, and which one the export would take.
 
     For each layer: its shape, and which builder can differentiate from the score back to it.
     """
     from onnx_gradcam import inspect_model
 
-    show_report(inspect_model(model, score=score, image_input=image_input), as_json=as_json)
+    report = inspect_model(
+        model,
+        score=score,
+        image_input=image_input,
+        objective=objective,
+        class_axis=class_axis,
+        class_channels=class_channels,
+    )
+    show_report(report, as_json=as_json)

@@ -7,6 +7,7 @@ and for the operators between it and the score which gradient builder can differ
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import load_model
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
-from onnx_gradcam.export.score import Score, find_score, format_shape
+from onnx_gradcam.export.objective import Objective, check_objective, parse_channels
+from onnx_gradcam.export.score import Score, format_shape
+from onnx_gradcam.export.score_map import find_objective
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.export.target_layer import Layer, choose_layer, find_candidates
 from onnx_gradcam.export.zip_map import is_zip_map
@@ -143,6 +146,10 @@ def inspect_model(
     model: str | Path | bytes | onnx.ModelProto,
     score: str | None = None,
     image_input: str | None = None,
+    *,
+    objective: str = "class",
+    class_axis: int | None = None,
+    class_channels: str | Sequence[int | None] | None = None,
 ) -> ModelReport:
     """Return what a model offers to explain.
 
@@ -150,19 +157,25 @@ def inspect_model(
         model: path, serialised bytes or `onnx.ModelProto`.
         score: output or tensor that holds the class scores; None finds it.
         image_input: the input to explain; None takes the first one that looks like an image.
+        objective: what is to be explained, as for `export_model`.
+        class_axis: likewise.
+        class_channels: likewise.
 
     Raises:
         OnnxGradCamError: `InvalidModelError` for an unreadable model, `ScoreNotFoundError` for
             an unknown score, `UsageError` for an unknown input. A model that cannot be explained
             is reported, not refused.
     """
+    asked = check_objective(
+        Objective(objective, False, False, class_axis, parse_channels(class_channels)), "optional"
+    )
     loaded = load_model(model)
     graph = expand(loaded.model, loaded.tensor_values)
     candidates: list[Layer] = []
     image = recommended = None
     operators: tuple[OperatorInfo, ...] = ()
     try:
-        chosen = find_score(graph, score)
+        chosen = find_objective(graph, score, asked)
         image = choose_image(graph, chosen, image_input)
         candidates = find_candidates(graph, image, chosen)
         layer = choose_layer(graph, image, chosen)
@@ -176,7 +189,7 @@ def inspect_model(
         ir_version=loaded.model.ir_version,
         inputs=tuple(_tensor_info(graph, i.name) for i in graph.inputs),
         scores=tuple(
-            _score_info(graph, name)
+            _score_info(graph, name, asked)
             for name in graph.outputs
             if graph.is_float(name) or is_zip_map(graph, name)
         ),
@@ -195,9 +208,9 @@ def _tensor_info(graph: Graph, name: str) -> TensorInfo:
     return TensorInfo(name, onnx.TensorProto.DataType.Name(known.dtype), known.shape)
 
 
-def _score_info(graph: Graph, output: str) -> ScoreInfo:
+def _score_info(graph: Graph, output: str, asked: Objective) -> ScoreInfo:
     try:
-        found = find_score(graph, output)
+        found = find_objective(graph, output, asked)
     except UnsupportedModelError as error:
         return ScoreInfo(output, None, None, "", str(error))
     return ScoreInfo(output, found.tensor, found.num_classes, found.activation, None)

@@ -115,7 +115,8 @@ def test_export_hands_on_each_option(
 
 def test_inspect_hands_on_score_and_input(called: list[tuple[Any, ...]]) -> None:
     run("inspect", "a.onnx", "--score", "logits", "--image-input", "depth")
-    asked = {"score": "logits", "image_input": "depth"}
+    asked = {"score": "logits", "image_input": "depth", "objective": "class"}
+    asked |= {"class_axis": None, "class_channels": None}
     assert called == [("inspect_model", (Path("a.onnx"),), asked)]
 
 

@@ -10,13 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnx_gradcam.contract import ExportMetadata
+from onnx_gradcam.contract import OBJECTIVES, ExportMetadata
 from onnx_gradcam.errors import (
     UnsupportedModelError,
     UsageError,
     VerificationError,
 )
 from onnx_gradcam.export import seed as seed_module
+from onnx_gradcam.export.inspection import inspect_model
+from onnx_gradcam.export.objective import KINDS
 from onnx_gradcam.export.pipeline import export_model
 from tests.export.objective_models import BODIES, objective_model
 from tests.export.objective_seeds import BOXES, CLASSES, EMBEDDING, IMAGES, MASK
@@ -398,3 +400,16 @@ def test_sizes_in_the_body_of_the_scan_are_declared(tmp_path: Path) -> None:
     )  # fmt: skip
     assert report.verification is not None
     assert report.verification.passed
+
+
+def test_inspect_finds_the_scores_and_layers_of_a_detector() -> None:
+    report = inspect_model(objective_model("detector"), objective="detection", class_channels="4:")
+    assert report.scores[0].num_classes == 5
+    assert report.recommended is not None
+    assert report.candidates[report.recommended].tensor == "hidden_map"
+    plain = inspect_model(objective_model("detector"))
+    assert "more than a class axis" in plain.reason
+
+
+def test_the_command_line_knows_all_objectives() -> None:
+    assert tuple(KINDS) == OBJECTIVES
