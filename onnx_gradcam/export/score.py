@@ -152,7 +152,8 @@ def _score(graph: Graph, tensor: str, output: str, activation: str) -> Score:
     if len(wide) > 1:
         raise UnsupportedModelError(
             f"{tensor!r} of shape {format_shape(shape)} has more than a class axis: it is no"
-            " classification score"
+            " classification score (of segmenters and detectors: --objective segmentation or"
+            " detection)"
         )
     axis = wide[0] if wide else 1
     classes = shape[axis]
