@@ -78,7 +78,7 @@ def sscam(
     """Return Score-CAM with y^c averaged over `samples` masks with Gaussian noise on each.
 
     The mask of a sample is U(s(A^k)) + noise, at the image's size and not stretched again: with the
-    paper's `deviation`, twice the range of the mask, it is mostly noise, of both signs. Each
+    default `deviation`, twice the range of the mask, it is mostly noise, of both signs. Each
     channel costs `samples` runs.
 
     Source: Wang et al., arXiv:2006.14255, the variant that smooths the activation maps; where the
@@ -119,9 +119,8 @@ def iscam(
 
     With N samples the i-th multiple is the sum of j / N over j = 1 to i, that is i (i + 1) / 2N: a
     sum that goes on growing, to 5.5 times the mask for ten samples, and no path from nothing to the
-    image. The paper's sum ends one earlier, at j = i - 1, which spends its first sample on a black
-    image; torchcam's, made with one of its authors, is the one here. Each channel costs `samples`
-    runs.
+    image. The formula in torchcam's documentation ends one earlier, at j = i - 1, which spends its
+    first sample on a black image; its code is what is done here. Each channel costs `samples` runs.
 
     Source: Naidu et al., arXiv:2010.03023; multiples, and how masks are enlarged (half-pixel
     centres), as in torchcam 0.5.0.

@@ -40,9 +40,9 @@ def smooth_gradcam_plus_plus(
     image without noise. The noise has `deviation` times the standard deviation of the image, which
     is about 1 for images prepared as torchcam's examples are.
 
-    torchcam 0.5.0 departs from this in three ways, none of them the paper's: relu takes G of the
-    last noisy image, not D1; the map sums A of the last noisy image; and D3 stands inside the sum
-    over A. The paper prints D1 for the numerator of a, which Grad-CAM++ and torchcam have as D2.
+    torchcam 0.5.0 departs from this in three ways: relu takes G of the last noisy image, not D1;
+    the map sums A of the last noisy image; and D3 stands inside the sum over A. By its own account
+    the paper prints D1 for the numerator of a, which Grad-CAM++ and torchcam have as D2.
 
     Source: Omeiza et al., arXiv:1908.01224; Chattopadhyay et al., arXiv:1710.11063, equation 19.
 
