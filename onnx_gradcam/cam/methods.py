@@ -160,6 +160,23 @@ def cam(activations: Maps, gradients: Maps) -> Maps:
 
 
 @register(
+    "activationmap",
+    title="Paying More Attention to Attention",
+    paper="arXiv:1612.03928",
+    needs=(),
+    rectified=False,
+)
+def activationmap(activations: Maps) -> Maps:
+    """Return mean_k A^k: how active the layer is at each place, for no class.
+
+    Source: openvino_xai's ActivationMap; Zagoruyko and Komodakis, arXiv:1612.03928, section 3.1,
+    sum absolute values, which are the same behind a ReLU.
+    """
+    mean: Maps = activations.mean(axis=1)
+    return mean
+
+
+@register(
     "eigencam",
     title="Eigen-CAM: Class Activation Map using Principal Components",
     paper="arXiv:2008.00299",

@@ -56,7 +56,7 @@ def test_half_precision_is_computed_in_single(name: str) -> None:
     activations, gradients = inputs(name, 1, 300, 4, 4)
     activations, gradients = (1000 * activations).astype(np.float16), gradients.astype(np.float16)
     expected = compute(name, activations.astype(np.float32), gradients.astype(np.float32))
-    largest = 1 if name == "kpcacam" else np.finfo(np.float16).max / 100
+    largest = {"kpcacam": 1, "activationmap": 100}.get(name, np.finfo(np.float16).max / 100)
     assert np.abs(expected).max() > largest, "float16 would overflow, or nothing is compared"
     np.testing.assert_array_equal(compute(name, activations, gradients), expected)
 
@@ -210,3 +210,10 @@ def test_eigen_smooth_is_the_first_component_of_the_summands(name: str) -> None:
     one = [x[:, :1] for x in (activations, gradients)]  # of one channel only the mean is lost
     smooth, raw = (compute(name, *one, eigen_smooth=flag) for flag in (True, False))
     np.testing.assert_allclose(smooth, raw - raw.mean(axis=(1, 2), keepdims=True), atol=1e-5)
+
+
+def test_the_activation_map_is_the_mean_over_channels() -> None:
+    activations = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4) - 5
+    expected = np.arange(12).reshape(1, 3, 4) + 1  # of x - 5 and x + 7
+    np.testing.assert_array_equal(compute("activationmap", activations), expected)
+    assert not get_method("activationmap").rectified  # the least active place is 0

@@ -13,7 +13,7 @@ from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 ROOT = Path(__file__).parents[2]
 METHODS = method_names({Need.GRADIENTS, Need.SEED})
-FREE = {"eigencam", "kpcacam", "fem", "randomcam"}
+FREE = {"activationmap", "eigencam", "kpcacam", "fem", "randomcam"}
 """Of these, methods that look at no gradient."""
 
 
