@@ -413,3 +413,16 @@ def test_inspect_finds_the_scores_and_layers_of_a_detector() -> None:
 
 def test_the_command_line_knows_all_objectives() -> None:
     assert tuple(KINDS) == OBJECTIVES
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_probabilities_near_zero_and_one_are_proven(tmp_path: Path, kind: str) -> None:
+    model = objective_model("logits")
+    for tensor in model.graph.initializer:
+        if tensor.name in {"head", "bias"}:  # scores of tens: probabilities down to 1e-20
+            steep = 12 * onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(steep, tensor.name))
+    report = export_model(model, tmp_path / "x.onnx", objective=kind, weights=True)
+    assert report.verification is not None
+    (check,) = (c for c in report.verification.checks if c.name == "gradient")
+    assert "agree to" in check.detail  # measured, not lost in rounding

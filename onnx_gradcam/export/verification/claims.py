@@ -58,6 +58,20 @@ class Asked:
     function: ScoreFunction
     claims: list[Claim]
 
+    def scales(self) -> list[Array]:
+        """Return what y of each claim is divided by, ``(N,)``: a probability may be tiny."""
+        tiny = np.finfo(np.float32).tiny
+        of_size_one = self.metadata.objective in {"softmax", "sigmoid"}
+        return [
+            np.maximum(claim.terms(claim.scores), tiny) if of_size_one else np.ones(len(rows))
+            for claim, rows in ((claim, claim.scores) for claim in self.claims)
+        ]
+
+    def scaled(self, gradients: Sequence[Array]) -> list[Array]:
+        """Return the gradients of all claims divided like their y."""
+        pairs = zip(gradients, self.scales(), strict=True)
+        return [g / scale.reshape(-1, *[1] * (g.ndim - 1)) for g, scale in pairs]
+
     def of(self, scores: Callable[[Array], Array]) -> Callable[[Array], Array]:
         """Return ``(N, claims + 1)`` of a perturbation; rounding goes by the last column.
 
@@ -65,12 +79,14 @@ class Asked:
         in the scores: beside it small changes drown in rounding.
         """
         linear = self.metadata.objective in LINEAR
+        scales = self.scales()
 
         def columns(perturbation: Array) -> Array:
             rows = scores(perturbation)
             parts = as_scores(self.metadata, rows if linear else self.function.complete(rows))
-            values = [claim.value(parts) for claim in self.claims]
-            values.append(self.claims[0].terms(parts))
+            pairs = zip(self.claims, scales, strict=True)
+            values = [claim.value(parts) / scale for claim, scale in pairs]
+            values.append(self.claims[0].terms(parts) / scales[0])
             return np.stack(values, axis=1).astype(rows.dtype)
 
         return columns

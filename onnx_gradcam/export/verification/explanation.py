@@ -215,6 +215,7 @@ def _gradient(subject: Subject, attempts: Attempts, function: ScoreFunction, lay
             return Check(name, False, "holds NaN or infinite values")
         asked = Asked(subject.metadata, function, claims)
         columns = [np.full(len(scores), column) for column in range(len(claims))]
+        gradients = asked.scaled(gradients)
         found = compare(asked.of(function), activations, gradients, columns, seed=subject.seed)
         if not found.agrees:
             return _gradient_check(_second_opinion(asked, activations, gradients, columns) or found)
@@ -278,11 +279,11 @@ def _curvature(subject: Subject, attempts: Attempts, function: ScoreFunction) ->
     function.set_point(values)
     precise = function.in_float64()
     found = asked.claims[0].found
-    claimed = found[CURVATURE_OUTPUT].astype(np.float64)
+    (claimed,) = asked.scaled([found[CURVATURE_OUTPUT].astype(np.float64)])
     activations = function.activations(values[function.target]).astype(np.float64)
     if precise is None:
         return Check("second derivatives", True, "not confirmed: no float64 here", warning=True)
-    gradients = found[GRADIENTS_OUTPUT].astype(np.float64)
+    (gradients,) = asked.scaled([found[GRADIENTS_OUTPUT].astype(np.float64)])
     score = asked.of(precise)
     error = second_difference_error(score, activations, claimed, gradients, subject.seed)
     if np.isnan(error):

@@ -29,10 +29,6 @@ SLACK = 1e-3
 """Scores that differ by less of the largest may change places: two runs round differently."""
 
 
-_PROBABILITIES = frozenset({"softmax", "sigmoid", "similarity"})
-"""Objectives with values of the size of one."""
-
-
 @dataclass(frozen=True)
 class Claim:
     """One y per image, as it was asked for, and the scores it was asked of.
@@ -99,14 +95,20 @@ class Claim:
     def terms(self, scores: Array) -> Array:
         """Return the size of what y is summed up from, ``(N,)``: rounding is relative to it."""
         sizes = np.abs(scores)
-        if self.kind in _PROBABILITIES:
+        largest = np.asarray(sizes.max(axis=(1, 2)))
+        if self.kind == "similarity":
             return np.ones(len(scores))
+        weights = np.abs(self.weights())
         if self.kind == "segmentation":
-            return np.asarray(np.einsum("nk,np,nkp->n", *map(np.abs, self._factors()), sizes))
-        return np.asarray(sizes.max(axis=(1, 2)))
-
-    def _factors(self) -> tuple[Array, Array]:
-        return self.weights(), self.region()
+            return np.asarray(np.einsum("nk,np,nkp->n", weights, np.abs(self.region()), sizes))
+        if self.kind in _SQUASHED:  # a score that is off by eps shifts its probability by as much
+            summed = (weights * _SQUASHED[self.kind](scores.astype(np.float64))[:, :, 0]).sum(
+                axis=1
+            )
+            return np.asarray((1 + largest) * summed)
+        if self.kind == "class":
+            return np.asarray(np.maximum(largest, (weights * sizes[:, :, 0]).sum(axis=1)))
+        return largest
 
     def region(self) -> Array:
         """Return the mask ``(N, P)``: the one that was fed, or where the class has the highest."""
@@ -195,13 +197,21 @@ def _weighted_sum(claim: Claim, scores: Array) -> Array:
     return np.asarray((claim.weights() * scores[:, :, 0]).sum(axis=1))
 
 
-def _softmax(claim: Claim, scores: Array) -> Array:
+def _softmax(scores: Array) -> Array:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return _weighted_sum(claim, powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _sigmoid(claim: Claim, scores: Array) -> Array:
-    return _weighted_sum(claim, 1 / (1 + np.exp(-scores)))
+def _sigmoid(scores: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+
+
+_SQUASHED: dict[str, Callable[[Array], Array]] = {"softmax": _softmax, "sigmoid": _sigmoid}
+"""What makes probabilities of scores ``(N, K, P)``."""
+
+
+def _squashed(claim: Claim, scores: Array) -> Array:
+    return _weighted_sum(claim, _SQUASHED[claim.kind](scores))
 
 
 def _binary(claim: Claim, scores: Array) -> Array:
@@ -227,8 +237,8 @@ def _similarity(claim: Claim, scores: Array) -> Array:
 
 _VALUES: dict[str, Callable[[Claim, Array], Array]] = {
     "class": _weighted_sum,
-    "softmax": _softmax,
-    "sigmoid": _sigmoid,
+    "softmax": _squashed,
+    "sigmoid": _squashed,
     "binary": _binary,
     "segmentation": _segmentation,
     "detection": _detection,
