@@ -195,27 +195,43 @@ def _class(writer: _Writer) -> Seed:
 
 
 def _softmax(writer: _Writer) -> Seed:
-    """Y = sum w p with p = softmax(z): dy/dz = p (w - y)."""
+    """Emit y = sum w p with p = softmax(z): dy/dz = p (w - y).
+
+    Written with v = w - w_m, m the class of the highest score: near p_m = 1 the difference w - y
+    would cancel, v - sum v p does not.
+    """
     emit, scores = writer.emit, writer.flat_scores()
     weights, classes = writer.weighted(writer.classes(scores))
     probabilities = writer.per_class(emit.node("Softmax", [scores], axis=1))
-    y = emit.reduce_sum(emit.mul(weights, probabilities), [writer.lead])
-    seed = emit.mul(probabilities, emit.sub(weights, y))
-    return Seed(writer.in_score_shape(seed), classes, emit.squeeze(y, [writer.lead]))
+    top = emit.node("ArgMax", [scores], dtype=TensorProto.INT64, axis=1, keepdims=1)
+    positions = emit.ints(range(writer.score.num_classes))
+    highest = writer.per_class(writer.as_float(emit.node("Equal", [top, positions], hint="top")))
+    at_top = emit.reduce_sum(emit.mul(weights, highest), [writer.lead])
+    shifted = emit.sub(weights, at_top)
+    less = emit.reduce_sum(emit.mul(shifted, probabilities), [writer.lead])
+    seed = emit.mul(probabilities, emit.sub(shifted, less))
+    y = emit.squeeze(emit.add(less, at_top), [writer.lead])
+    return Seed(writer.in_score_shape(seed), classes, y)
 
 
 def _sigmoid(writer: _Writer) -> Seed:
-    """Y = sum w p with p = sigmoid(z): dy/dz = w p (1 - p)."""
+    """Emit y = sum w p with p = sigmoid(z): dy/dz = w e / (1 + e)^2 with e = exp(-abs(z)).
+
+    That is w p (1 - p), which would cancel near 1; and Sigmoid is an approximation in onnxruntime,
+    with an absolute error of some 1e-7.
+    """
     emit, scores = writer.emit, writer.flat_scores()
     weights, classes = writer.weighted(writer.classes(scores))
     probabilities = emit.unary("Sigmoid", scores)
-    slope = writer.per_class(emit.mul(probabilities, emit.sub(1.0, probabilities)))
-    seed = emit.mul(weights, slope)
+    power = emit.unary("Exp", emit.neg(emit.unary("Abs", scores)))
+    one_more = emit.add(power, 1.0)
+    slope = emit.div(power, emit.mul(one_more, one_more))
+    seed = emit.mul(weights, writer.per_class(slope))
     return Seed(writer.in_score_shape(seed), classes, _total(writer, weights, probabilities))
 
 
 def _binary(writer: _Writer) -> Seed:
-    """Y = z for class 1, -z for class 0."""
+    """Emit y = z for class 1, -z for class 0."""
     emit, scores = writer.emit, writer.flat_scores()
     classes = writer.classes(emit.concat([emit.neg(scores), scores], 1))
     sign = emit.sub(emit.mul(writer.as_float(classes), 2.0), emit.filled([1.0], scores))
@@ -224,7 +240,7 @@ def _binary(writer: _Writer) -> Seed:
 
 
 def _segmentation(writer: _Writer) -> Seed:
-    """Y = sum over places of mask times score; without a mask, where the class has the highest."""
+    """Emit y = sum of mask times score; without a mask, where the class has the highest score."""
     emit, score = writer.emit, writer.score
     scores = writer.score_map()
     places = len(score.places)
@@ -253,7 +269,7 @@ def _segmentation(writer: _Writer) -> Seed:
 
 
 def _detection(writer: _Writer) -> Seed:
-    """Y = the score of a class in a box; ranks of classes are those of their best boxes."""
+    """Emit y = the score of a class in a box; ranks of classes are those of their best boxes."""
     emit, score = writer.emit, writer.score
     scores = writer.score_map()
     classes = writer.classes(emit.reduce_max(scores, [2], keepdims=False))
@@ -273,7 +289,7 @@ def _detection(writer: _Writer) -> Seed:
 
 
 def _similarity(writer: _Writer) -> Seed:
-    """Y = e.t / (|e| |t|): dy/de = (t / |t| - y e / |e|) / |e|."""
+    """Emit y = e.t / (|e| |t|): dy/de = (t / |t| - y e / |e|) / |e|."""
     emit, given = writer.emit, writer.as_float(EMBEDDING_INPUT)
     scores = writer.per_class(writer.flat_scores())
     lengths = []

@@ -20,6 +20,9 @@ from onnx_gradcam.export.verification.subject import Array, Feeds, Subject, defa
 LINEAR = frozenset({"class", "binary", "segmentation", "detection"})
 """Objectives in which a constant that is added to the scores changes no difference."""
 
+LEAST = {"softmax": 1e-6, "sigmoid": 1e-6}
+"""Objectives whose y is a probability, and how near 0 or 1 it counts as rounding."""
+
 
 def ask(
     subject: Subject, session: Any, feeds: Feeds, rows: Array, places: Sequence[int]
@@ -60,12 +63,10 @@ class Asked:
 
     def scales(self) -> list[Array]:
         """Return what y of each claim is divided by, ``(N,)``: a probability may be tiny."""
-        tiny = np.finfo(np.float32).tiny
-        of_size_one = self.metadata.objective in {"softmax", "sigmoid"}
-        return [
-            np.maximum(claim.terms(claim.scores), tiny) if of_size_one else np.ones(len(rows))
-            for claim, rows in ((claim, claim.scores) for claim in self.claims)
-        ]
+        least = LEAST.get(self.metadata.objective)
+        if least is None:
+            return [np.ones(len(claim.scores)) for claim in self.claims]
+        return [np.maximum(claim.terms(claim.scores), least) for claim in self.claims]
 
     def scaled(self, gradients: Sequence[Array]) -> list[Array]:
         """Return the gradients of all claims divided like their y."""
@@ -79,14 +80,14 @@ class Asked:
         in the scores: beside it small changes drown in rounding.
         """
         linear = self.metadata.objective in LINEAR
-        scales = self.scales()
+        scales, squashed = self.scales(), self.metadata.objective in LEAST
 
         def columns(perturbation: Array) -> Array:
             rows = scores(perturbation)
             parts = as_scores(self.metadata, rows if linear else self.function.complete(rows))
             pairs = zip(self.claims, scales, strict=True)
-            values = [claim.value(parts) / scale for claim, scale in pairs]
-            values.append(self.claims[0].terms(parts) / scales[0])
+            values = [claim.shifted(parts) / scale for claim, scale in pairs]
+            values.append(np.ones(len(rows)) if squashed else self.claims[0].terms(parts))
             return np.stack(values, axis=1).astype(rows.dtype)
 
         return columns

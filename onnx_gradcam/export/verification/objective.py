@@ -29,6 +29,10 @@ SLACK = 1e-3
 """Scores that differ by less of the largest may change places: two runs round differently."""
 
 
+_SMALLEST = 1e-4
+"""Of y, by which that is judged: a thousandth of it is what float32 leaves of probabilities."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """One y per image, as it was asked for, and the scores it was asked of.
@@ -73,7 +77,7 @@ class Claim:
                     yield f"box {boxes[image]} of image {image} is explained as {wanted}"
         if SCORE_OUTPUT in self.found:
             expected, given = self.value(self.scores), self.found[SCORE_OUTPUT]
-            size = self.terms(self.scores) + np.finfo(np.float32).tiny
+            size = np.abs(expected) + self.terms(self.scores) + _SMALLEST
             if given.shape != expected.shape or (np.abs(given - expected) > SLACK * size).any():
                 yield f"{SCORE_OUTPUT} is {given.tolist()}, not {expected.tolist()}"
 
@@ -92,6 +96,14 @@ class Claim:
         """Return y, ``(N,)``, of scores ``(N, K, P)``; classes, boxes and regions stay these."""
         return np.asarray(_VALUES[self.kind](self, scores.astype(np.float64)))
 
+    def shifted(self, scores: Array) -> Array:
+        """Return y less a constant, ``(N,)``: of a probability near 1, what is left of 1 counts."""
+        if self.kind not in _SHIFTED:
+            return self.value(scores)
+        weights, point = self.weights(), self.scores[:, :, 0].astype(np.float64)
+        parts = _SHIFTED[self.kind](scores[:, :, 0].astype(np.float64), weights, point)
+        return np.asarray(parts.sum(axis=1))
+
     def terms(self, scores: Array) -> Array:
         """Return the size of what y is summed up from, ``(N,)``: rounding is relative to it."""
         sizes = np.abs(scores)
@@ -101,11 +113,10 @@ class Claim:
         weights = np.abs(self.weights())
         if self.kind == "segmentation":
             return np.asarray(np.einsum("nk,np,nkp->n", weights, np.abs(self.region()), sizes))
-        if self.kind in _SQUASHED:  # a score that is off by eps shifts its probability by as much
-            summed = (weights * _SQUASHED[self.kind](scores.astype(np.float64))[:, :, 0]).sum(
-                axis=1
-            )
-            return np.asarray((1 + largest) * summed)
+        if self.kind in _SHIFTED:  # a score that is off by eps shifts its probability by as much
+            point = self.scores[:, :, 0].astype(np.float64)
+            parts = _SHIFTED[self.kind](scores[:, :, 0].astype(np.float64), self.weights(), point)
+            return np.asarray((1 + largest) * np.abs(parts).sum(axis=1))
         if self.kind == "class":
             return np.asarray(np.maximum(largest, (weights * sizes[:, :, 0]).sum(axis=1)))
         return largest
@@ -203,8 +214,25 @@ def _softmax(scores: Array) -> Array:
 
 
 def _sigmoid(scores: Array) -> Array:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+    return np.exp(-np.logaddexp(0, -scores))
 
+
+def _softmax_shifted(scores: Array, weights: Array, point: Array) -> Array:
+    """Return the terms of sum w p - w_m, with m the class that is highest at the point."""
+    highest = np.take_along_axis(weights, point.argmax(axis=1)[:, None], axis=1)
+    return np.asarray((weights - highest) * _softmax(scores))
+
+
+def _sigmoid_shifted(scores: Array, weights: Array, point: Array) -> Array:
+    """Return the terms of sum w p less the weights of the scores that are positive at the point."""
+    side = np.where(point > 0, -1, 1)
+    return np.asarray(weights * side * np.exp(-np.logaddexp(0, -side * scores)))
+
+
+_SHIFTED: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "softmax": _softmax_shifted,
+    "sigmoid": _sigmoid_shifted,
+}
 
 _SQUASHED: dict[str, Callable[[Array], Array]] = {"softmax": _softmax, "sigmoid": _sigmoid}
 """What makes probabilities of scores ``(N, K, P)``."""
