@@ -176,7 +176,7 @@ def score_text(explanation: Explanation, row: int) -> str:
     if explanation.objective in {"softmax", "sigmoid"}:
         return f"{score:.1%}"
     if explanation.objective != "class" or explanation.classes[row] < 0:
-        return f"{explanation.objective} {score:.4g}"
+        return f"{explanation.objective if explanation.objective != 'class' else 'y'} {score:.4g}"
     rank = int((scores > score).sum()) + 1
     probabilities = scores.min() >= 0 and abs(float(scores.sum()) - 1) < 0.01
     text = f"{score:.1%}" if probabilities else f"score {score:.4g}"

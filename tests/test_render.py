@@ -218,3 +218,23 @@ def test_png_keeps_the_colours() -> None:
     data = encode_png(picture)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded[..., ::-1], picture)
+
+
+@pytest.mark.parametrize(
+    ("objective", "text"),
+    [("class", "y 0.25"), ("softmax", "25.0%"), ("similarity", "similarity 0.25")],
+)
+def test_the_score_of_other_objectives(objective: str, text: str) -> None:
+    maps = np.zeros((1, 4, 4), np.float32)
+    found = Explanation(
+        scores=np.array([[2, 1]], np.float32),
+        classes=np.array([-1]),
+        cams=maps,
+        raw_maps=maps,
+        activations=None,
+        gradients=None,
+        method="gradcam",
+        y=np.array([0.25], np.float32),
+        objective=objective,
+    )
+    assert render.score_text(found, 0) == text
