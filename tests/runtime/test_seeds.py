@@ -246,3 +246,17 @@ def test_what_does_not_fit(
 def test_a_box_that_does_not_exist() -> None:
     with pytest.raises(UsageError, match="box 20 is out of range: 0 to 19"):
         explainer("detector").explain(IMAGES, box=20)
+
+
+def test_a_regression_is_explained_as_it_is_and_turned_around(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    model = objective_model("single logit")
+    del model.graph.node[-1]  # the sigmoid: what is left is a number of any size
+    model.graph.output[0].name = model.graph.node[-1].output[0]
+    export_model(model, path, weights=True, gradient_builder="reverse")
+    loaded = load(path, device="cpu")
+    more, less = loaded.explain(IMAGES), loaded.explain(IMAGES, weights=[-1])
+    np.testing.assert_allclose(less.gradients, -more.gradients)
+    np.testing.assert_allclose(more.class_scores, loaded.predict(IMAGES)[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(less.class_scores, -more.class_scores, rtol=1e-5)
+    assert np.ptp(more.raw_maps) > 0
