@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
-from onnx_gradcam.contract import OBJECTIVES, ExportMetadata
+from onnx_gradcam.contract import OBJECTIVES
 from onnx_gradcam.errors import (
     UnsupportedModelError,
     UsageError,
@@ -20,44 +19,8 @@ from onnx_gradcam.export import seed as seed_module
 from onnx_gradcam.export.inspection import inspect_model
 from onnx_gradcam.export.objective import KINDS
 from onnx_gradcam.export.pipeline import export_model
+from tests.export.exported_objective import Exported, Outputs
 from tests.export.objective_models import BODIES, objective_model
-from tests.export.objective_seeds import BOXES, CLASSES, EMBEDDING, IMAGES, MASK
-
-Outputs = dict[str, np.ndarray[Any, Any]]
-
-
-class Exported:
-    """An exported file, and the part behind A as a session of its own."""
-
-    def __init__(self, folder: Path, body: str, opset: int = 17, **options: Any) -> None:
-        path = folder / "exported.onnx"
-        self.report = export_model(
-            objective_model(body, opset), path, gradient_builder="reverse", **options
-        )
-        model = onnx.load(path)
-        props = {p.key: p.value for p in model.metadata_props}
-        self.metadata = ExportMetadata.from_props(props)
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-        )
-        target, score = self.metadata.target, self.metadata.score_tensor
-        tail = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(objective_model(body, opset)))
-        self.tail = onnxruntime.InferenceSession(
-            tail.extract_model([target], [score]).SerializeToString(),
-            providers=["CPUExecutionProvider"],
-        )
-
-    def run(self, **seeds: Any) -> Outputs:
-        names = [output.name for output in self.session.get_outputs()]
-        feeds = {"image": IMAGES, **{f"cam_{n}": np.asarray(v) for n, v in seeds.items()}}
-        return dict(zip(names, self.session.run(None, feeds), strict=True))
-
-    def scores(self, activations: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the score tensor at changed activations, float64."""
-        feeds = {self.metadata.target: activations.astype(np.float32)}
-        return np.asarray(self.tail.run([self.metadata.score_tensor], feeds)[0], np.float64)
 
 
 def assert_gradient(exported: Exported, found: Outputs, y: Any) -> None:
@@ -351,26 +314,6 @@ def test_required_inputs_have_no_default(tmp_path: Path) -> None:
 def test_every_body_is_used() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{body}"' in text for body in BODIES)
-
-
-REFERENCES = dict(np.load(Path(__file__).with_name("objective_references.npz")))
-ASKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "softmax": ("logits", {}, {"class": CLASSES}),
-    "binary": ("single logit", {}, {"class": [0, 1]}),
-    "segmentation": ("segmenter", {}, {"class": CLASSES, "mask": MASK[None]}),
-    "detection": ("detector", {"class_channels": "4:"}, {"class": CLASSES, "box": BOXES}),
-    "similarity": ("embedder", {}, {"embedding": EMBEDDING}),
-}
-
-
-@pytest.mark.parametrize("kind", list(ASKED))
-def test_gradients_are_those_of_pytorch_grad_cams_targets(tmp_path: Path, kind: str) -> None:
-    body, options, seeds = ASKED[kind]
-    found = Exported(tmp_path, body, objective=kind, **options).run(**seeds)
-    for name in ("activations", "gradients"):
-        expected = REFERENCES[f"{kind}/{name}"]
-        size = np.abs(expected).max()
-        np.testing.assert_allclose(found[f"cam_{name}"] / size, expected / size, atol=1e-5)
 
 
 def test_sizes_in_the_body_of_the_scan_are_declared(tmp_path: Path) -> None:
