@@ -48,6 +48,8 @@ def randomised(name: str, **options: Any) -> torch.nn.Module:
             module.bias.data.normal_(0, 0.1, generator=generator)
         if isinstance(getattr(module, "gamma", None), torch.nn.Parameter):
             module.gamma.data.uniform_(0.2, 1.0, generator=generator)
+        if isinstance(module, torch.nn.Linear) and not module.weight.any():  # a ViT's classifier
+            module.weight.data.normal_(0, 0.02, generator=generator)
         if hasattr(module, "layer_scale"):
             module.layer_scale.data.uniform_(0.2, 1.0, generator=generator)
         if hasattr(module, "inplace"):
