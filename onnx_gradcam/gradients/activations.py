@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from onnx import TensorProto
 
 from onnx_gradcam.gradients.broadcasting import unbroadcast
-from onnx_gradcam.gradients.emitter import Emitter
+from onnx_gradcam.gradients.emitter import STEEPEST, Emitter
 from onnx_gradcam.gradients.registry import (
+    ZERO,
     Context,
     FormulaError,
     Gradients,
@@ -28,12 +30,12 @@ from onnx_gradcam.gradients.unary import register_from_input, register_from_outp
 
 def relu(emit: Emitter, dy: str, y: str) -> str:
     """dx = dy where y > 0."""
-    return emit.masked(dy, emit.greater(y, 0.0))
+    return emit.mul(dy, emit.above(y))
 
 
 def leaky_relu(emit: Emitter, dy: str, x: str, alpha: float) -> str:
     """dx = dy where x > 0, else alpha dy."""
-    return emit.where(emit.greater(x, 0.0), dy, emit.mul(dy, alpha))
+    return emit.mul(dy, emit.add(emit.mul(emit.above(x), 1.0 - alpha), alpha))
 
 
 def sigmoid(emit: Emitter, dy: str, y: str) -> str:
@@ -79,10 +81,14 @@ def clipped(emit: Emitter, x: str, low: float, high: float) -> str:
 def between(emit: Emitter, dy: str, y: str, low: str | None, high: str | None) -> str:
     """dx = dy where low < y < high; a bound that is None does not bind."""
     dx = dy
-    if low is not None:
-        dx = emit.masked(dx, emit.greater(y, low))
-    if high is not None:
-        dx = emit.masked(dx, emit.less(y, high))
+    for bound, step, compare in ((low, emit.above, emit.greater), (high, emit.below, emit.less)):
+        if bound is None:
+            continue
+        value = emit.value(bound)
+        if value is None or value.size != 1:
+            dx = emit.masked(dx, compare(y, bound))
+        else:
+            dx = emit.mul(dx, step(y, float(value.reshape(-1)[0])))
     return dx
 
 
@@ -93,9 +99,16 @@ def hard_sigmoid_slope(emit: Emitter, dy: str, y: str, alpha: float) -> str:
 
 def hard_swish(emit: Emitter, dy: str, x: str) -> str:
     """dx = 0 for x <= -3, dy for x >= 3, else dy (x/3 + 1/2)."""
-    middle = emit.mul(dy, emit.add(emit.mul(x, 1 / 3), 0.5))
-    below = emit.masked(middle, emit.greater(x, -3.0))
-    return emit.where(emit.less(x, 3.0), below, dy)
+    if emit.dtype(x) != TensorProto.FLOAT:
+        middle, upper = emit.sub(emit.above(x, -3.0), emit.above(x, 3.0)), emit.above(x, 3.0)
+        line = emit.add(emit.mul(x, 1 / 3), 0.5)
+        return emit.mul(dy, emit.add(emit.mul(middle, line), upper))
+    below_three = float(np.nextafter(np.float32(3), np.float32(0)))
+    outside = emit.sub(x, clipped(emit, x, -below_three, below_three))
+    # 1 up to -3, 1/2 in between, 0 from 3 on
+    side = emit.node("HardSigmoid", [outside], hint="Step", alpha=-(2.0**126), beta=0.5)
+    third = emit.mul(clipped(emit, x, -3.0, 3.0), 1 / 3)
+    return emit.mul(dy, emit.add(third, side))
 
 
 def softplus(emit: Emitter, dy: str, x: str) -> str:
@@ -143,7 +156,9 @@ register_from_input(
 
 @gradient("LeakyRelu")
 def _leaky_relu(ctx: Context) -> Gradients:
-    return [leaky_relu(ctx.emit, ctx.dy, ctx.inputs[0], ctx.attribute("alpha", 0.01))]
+    alpha = ctx.attribute("alpha", 0.01)
+    side = ctx.outputs[0] if alpha > 0 else ctx.inputs[0]  # y has the sign of x
+    return [leaky_relu(ctx.emit, ctx.dy, side, alpha)]
 
 
 @gradient("Elu")
@@ -175,6 +190,8 @@ def _exponential_unit(
 
 @gradient("HardSigmoid")
 def _hard_sigmoid(ctx: Context) -> Gradients:
+    if abs(ctx.attribute("alpha", 0.2)) >= STEEPEST:  # a step: see Emitter.above
+        return [ZERO]
     return [hard_sigmoid_slope(ctx.emit, ctx.dy, ctx.outputs[0], ctx.attribute("alpha", 0.2))]
 
 
@@ -192,8 +209,8 @@ def _swish(ctx: Context) -> Gradients:
 @gradient("ThresholdedRelu", since=10)
 def _thresholded_relu(ctx: Context) -> Gradients:
     """dx = dy where x > alpha."""
-    above = ctx.emit.greater(ctx.inputs[0], float(ctx.attribute("alpha", 1.0)))
-    return [ctx.emit.masked(ctx.dy, above)]
+    above = ctx.emit.above(ctx.inputs[0], float(ctx.attribute("alpha", 1.0)))
+    return [ctx.emit.mul(ctx.dy, above)]
 
 
 @gradient("Shrink", since=9)
@@ -201,20 +218,23 @@ def _shrink(ctx: Context) -> Gradients:
     """dx = dy where |x| > lambd."""
     threshold = float(ctx.attribute("lambd", 0.5))
     emit, x = ctx.emit, ctx.inputs[0]
-    outside = emit.node("Or", [emit.less(x, -threshold), emit.greater(x, threshold)])
-    return [emit.masked(ctx.dy, outside)]
+    if threshold < 0:  # everything is outside
+        return [ctx.dy]
+    outside = emit.add(emit.below(x, -threshold), emit.above(x, threshold))
+    return [emit.mul(ctx.dy, outside)]
 
 
 @gradient("PRelu", since=7)
 def _prelu(ctx: Context) -> Gradients:
     """y = x where x > 0, else slope x: dx = dy or slope dy, dslope = x dy where x <= 0."""
     emit, (x, slope) = ctx.emit, ctx.inputs
-    positive = emit.greater(x, 0.0)
+    positive = emit.above(x)
+    negative = emit.sub(1.0, positive)
     dx = dslope = None
     if ctx.wanted[0]:
-        dx = emit.where(positive, ctx.dy, emit.mul(ctx.dy, slope))
+        dx = emit.mul(ctx.dy, emit.add(positive, emit.mul(negative, slope)))
     if ctx.wanted[1]:
-        part = emit.where(positive, 0.0, emit.mul(ctx.dy, x))
+        part = emit.mul(emit.mul(ctx.dy, x), negative)
         dslope = unbroadcast(ctx, part, slope, ctx.outputs[0])
     return [dx, dslope]
 

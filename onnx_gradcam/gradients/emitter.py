@@ -7,6 +7,7 @@ exists yet, and how constants are typed is decided here and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ Dim = int | str | None
 """A known size, a symbol (equal symbols are equal sizes), or None when nothing is known."""
 
 Array = NDArray[Any]
+
+STEEPEST = 2.0**64
+"""Thresholds from here on are compared with; HardSigmoids as steep as this are steps."""
 
 TO_THE_END = 2**31 - 1
 """As the end of a slice: up to the last element."""
@@ -271,6 +275,28 @@ class Emitter:
     def masked(self, gradient: str, condition: str) -> str:
         """Return the gradient where the condition holds, else zero."""
         return self.where(condition, gradient, 0.0)
+
+    def above(self, x: str, threshold: float = 0.0) -> str:
+        """Return 1 where x > threshold, else 0, in the type of x; see `_step`."""
+        return self._step(x, threshold, 1.0)
+
+    def below(self, x: str, threshold: float = 0.0) -> str:
+        """Return 1 where x < threshold, else 0, in the type of x; see `_step`."""
+        return self._step(x, threshold, -1.0)
+
+    def _step(self, x: str, threshold: float, sign: float) -> str:
+        """Return 1 where sign x > sign threshold, else 0: a HardSigmoid so steep that it steps.
+
+        Times a gradient this is what Where would give, for a tenth of its time on onnxruntime's
+        CPU provider. The slope is a power of two, so that slope (x - threshold) rounds as x -
+        threshold does: between neighbours the step is sharp. Of the numbers above 0 only those
+        below 1e-38, which are denormal, are no clear 1. Types other than float32 are compared.
+        """
+        if self.dtype(x) != TensorProto.FLOAT or not abs(threshold) < STEEPEST:
+            compare = self.greater if sign > 0 else self.less
+            return self.cast(compare(x, threshold), self.dtype(x))
+        slope = sign * 2.0 ** (126 - max(0, math.frexp(threshold)[1]))
+        return self.node("HardSigmoid", [x], hint="Step", alpha=slope, beta=-slope * threshold)
 
     # -- reductions --------------------------------------------------------------------------
 
