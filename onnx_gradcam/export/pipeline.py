@@ -14,9 +14,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from onnx_gradcam.contract import (
-    PREFIX,
-)
+from onnx_gradcam.contract import PREFIX, is_reserved
 from onnx_gradcam.errors import (
     ClassNotFoundError,
     UnsupportedModelError,
@@ -32,7 +30,7 @@ from onnx_gradcam.export.attach import (
 )
 from onnx_gradcam.export.attention.outputs import plan_attention
 from onnx_gradcam.export.builders.environment import BuilderStatus
-from onnx_gradcam.export.builders.select import REVERSE, build_gradient, check_builder
+from onnx_gradcam.export.builders.select import REVERSE, Built, build_gradient, check_builder
 from onnx_gradcam.export.curvature import check_curvature
 from onnx_gradcam.export.expansion import expand
 from onnx_gradcam.export.files.model_file import LoadedModel, load_model
@@ -55,10 +53,8 @@ from onnx_gradcam.export.score import Score
 from onnx_gradcam.export.score_map import find_objective
 from onnx_gradcam.export.seed import Seed, emit_seed
 from onnx_gradcam.export.seed_inputs import declare_inputs, seed_inputs
-from onnx_gradcam.export.several import (
-    check_several,
-    one_seed,
-)
+from onnx_gradcam.export.several import ONE_SEED, check_several, one_seed
+from onnx_gradcam.export.simplify.simplify import simplify
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.export.target_layer import nearest_layer
 from onnx_gradcam.export.target_layers import LayerChoice, choose_layers
@@ -236,6 +232,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
 
     built = build_gradient(job.forward, job.tail, seeded_emitter, builder, status)
     (seed,) = seeds
+    _simplify(job, built, seed)
     outputs = emit_results(job, built, seed)
     emitted = job.attention.emit(built.emit, job.forward, seed.seed, outputs[0].shape[0])
     outputs += emitted.outputs
@@ -288,6 +285,21 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
             *(verification.warnings if verification else ()),
         ),
         further_layers=tuple(targets[1:]),
+    )
+
+
+def _simplify(job: Job, built: Built, seed: Seed) -> None:
+    """Make the gradient cheaper; names of its results stay."""
+    made = [o for node in built.emit.nodes for o in node.output if is_reserved(o)]
+    described = [name for name in (seed.seed, seed.classes, seed.score, seed.boxes) if name]
+    shape = job.forward.shape(job.scores.tensor)
+    start = ONE_SEED if job.objective.several else seed.seed
+    outputs = [name for name in made if not name.startswith(PREFIX)]
+    simplify(
+        built.emit,
+        job.forward,
+        {} if shape is None else {start: shape},
+        [*built.gradients, *described, *outputs],
     )
 
 

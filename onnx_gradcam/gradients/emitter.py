@@ -74,7 +74,7 @@ class Emitter:
         self.initializers: list[TensorProto] = []
         self._types = dict(types)
         self._forward_constants = constants
-        self._prefix = prefix
+        self.prefix = prefix
         self._taken = set(taken)
         self._counters: dict[str, int] = {}
         self._scope = ""
@@ -122,7 +122,7 @@ class Emitter:
 
     def unique(self, hint: str) -> str:
         """Return a new name that shows the scope and the hint."""
-        base = self._prefix + (f"{self._scope}/" if self._scope else "") + hint
+        base = self.prefix + (f"{self._scope}/" if self._scope else "") + hint
         while True:
             count = self._counters.get(base, 0)
             self._counters[base] = count + 1

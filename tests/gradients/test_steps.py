@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from onnx_gradcam.gradients.emitter import STEEPEST, Emitter, TensorType
 
