@@ -185,7 +185,8 @@ def attach(
     optional = any(given.default is not None for given in inputs)
     if optional and model.ir_version < OVERRIDABLE_SINCE_IR:
         warnings.append(_raise_ir(model))
-    nodes = _live_nodes(emit.nodes, [output.name for output in outputs])
+    names = [output.name for output in outputs]
+    nodes = _live_nodes(_without_copies(emit.nodes, names), names)
     read = {name for node in nodes for name in Graph.reads(node)}
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
@@ -194,6 +195,7 @@ def attach(
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
+    _declare_shapes(model, nodes, emit, {output.name for output in outputs})
     _declare_captured(model, nodes, graph)
     for given in inputs:
         model.graph.input.append(_value_info(given.name, given.dtype, given.shape))
@@ -251,6 +253,27 @@ def _raise_ir(model: ModelProto) -> str:
     )
 
 
+def _without_copies(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodeProto]:
+    """Return the nodes; what is only copied into an output gets the output's name instead."""
+    made = {name: node for node in nodes for name in node.output}
+    inner = {name for node in nodes for name in set(Graph.reads(node)) - set(node.input)}
+    names: dict[str, str] = {}
+    for node in nodes:
+        if node.op_type == "Identity" and node.output[0] in outputs:
+            source = node.input[0]
+            if source in made and source not in {*outputs, *names, *inner}:
+                names[source] = node.output[0]
+    kept = [
+        node
+        for node in nodes
+        if not (node.op_type == "Identity" and names.get(node.input[0]) == node.output[0])
+    ]
+    for node in kept:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return kept
+
+
 def _live_nodes(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodeProto]:
     """Return the nodes that the added outputs need, in order."""
     needed = set(outputs)
@@ -260,6 +283,19 @@ def _live_nodes(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodePr
             needed.update(Graph.reads(node))
             kept.append(node)
     return kept[::-1]
+
+
+def _declare_shapes(
+    model: ModelProto, nodes: list[NodeProto], emit: Emitter, outputs: Collection[str]
+) -> None:
+    """Declare the shapes of added tensors: onnxruntime infers less, and fuses what it knows."""
+    for name in (o for node in nodes for o in node.output if o and o not in outputs):
+        known = emit.type_of(name)
+        if known is None or known.dtype not in FLOATS or not known.shape:
+            continue
+        shape = [None if is_invented(size) else size for size in known.shape]
+        if any(size is not None for size in shape):
+            model.graph.value_info.append(_value_info(name, known.dtype, shape))
 
 
 def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:

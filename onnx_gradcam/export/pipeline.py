@@ -300,6 +300,7 @@ def _simplify(job: Job, built: Built, seed: Seed) -> None:
         job.forward,
         {} if shape is None else {start: shape},
         [*built.gradients, *described, *outputs],
+        one_hot=(seed.one_hot, seed.classes) if seed.one_hot else None,
     )
 
 

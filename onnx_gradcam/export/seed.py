@@ -41,12 +41,14 @@ class Seed:
         classes: int64 ``(N,)`` or ``(N, T)``, the class that is explained, -1 for none.
         score: y, ``(N,)`` or ``(N, T)``; empty where it is that of a class.
         boxes: int64 ``(N,)`` or ``(N, T)``, the box; empty without boxes.
+        one_hot: ``(N, K)``, where the seed is 1 at `classes` and 0 elsewhere, else empty.
     """
 
     seed: str
     classes: str
     score: str = ""
     boxes: str = ""
+    one_hot: str = ""
 
 
 def emit_seed(
@@ -111,8 +113,11 @@ class _Writer:
 
     def classes(self, ranked: str) -> str:
         """Return the class per image from ``(N, K)`` scores that ranks refer to."""
-        ranking = self.per_class(_order(self.emit, ranked, self.score.num_classes))
-        return _resolve(self.emit, ranking, self.chosen(), self.score.num_classes, self.lead)
+        count = self.score.num_classes
+        if self.fixed_class is not None and self.lead == 1:
+            return _fixed(self.emit, ranked, self.fixed_class)
+        shared = self.lead == 2
+        return _resolve(self.emit, ranked, self.chosen(), count, count, self.lead, shared=shared)
 
     def one_hot(self, classes: str, count: int | str) -> str:
         """Return bool ``(..., count)``, true at each class."""
@@ -191,7 +196,8 @@ def _class(writer: _Writer) -> Seed:
         ranked = emit.reshape(emit_ranking(emit, score.ranking), [-1, score.num_classes])
     weights, classes = writer.weighted(writer.classes(ranked))
     y = _total(writer, weights, scores) if writer.objective.gives_score else ""
-    return Seed(writer.in_score_shape(weights), classes, y)
+    plain = not (writer.objective.weights or writer.objective.several)
+    return Seed(writer.in_score_shape(weights), classes, y, one_hot=weights if plain else "")
 
 
 def _softmax(writer: _Writer) -> Seed:
@@ -279,7 +285,7 @@ def _detection(writer: _Writer) -> Seed:
     shape = emit.shape(score.tensor)
     size = shape[score.places[0]] if shape is not None else None
     count, positions = _positions(emit, in_boxes, size, writer.lead)
-    boxes = _resolve(emit, _order(emit, in_boxes, count), BOX_INPUT, positions, writer.lead)
+    boxes = _resolve(emit, in_boxes, BOX_INPUT, count, positions, writer.lead)
     places = writer.as_float(writer.one_hot(boxes, positions))
     y = emit.reduce_sum(emit.mul(in_boxes, places), [writer.lead], keepdims=False)
     if writer.objective.several:  # one class may go with several boxes
@@ -338,20 +344,64 @@ def _positions(emit: Emitter, x: str, size: object, axis: int) -> tuple[int | st
     return count, emit.node("Range", [zero, scalar, one], dtype=TensorProto.INT64)
 
 
-def _resolve(emit: Emitter, ranking: str, chosen: str, count: int | str, axis: int) -> str:
-    """Return indices for indices and negative ranks, int64, without the axis of `ranking`."""
-    # int64 comparisons came with opset 9 (Less) and arithmetic is safe before and after
-    one = emit.ints([1])
-    rank = emit.node("Sub", [emit.node("Sub", [emit.ints([0]), chosen]), one], hint="rank")
-    column = emit.unsqueeze(rank, [axis])
-    positions = emit.ints(range(count)) if isinstance(count, int) else count
-    at_rank = emit.cast(emit.node("Equal", [column, positions]), TensorProto.INT64)
-    by_rank = emit.reduce_sum(emit.node("Mul", [ranking, at_rank]), [axis], keepdims=False)
-    as_float = emit.cast(chosen, TensorProto.FLOAT)
-    zero = emit.constant(np.zeros(1, dtype=np.float32))
-    negative = emit.cast(emit.node("Less", [as_float, zero]), TensorProto.INT64)
-    kept = emit.node("Mul", [chosen, emit.node("Sub", [one, negative])])
-    return emit.node("Add", [emit.node("Mul", [by_rank, negative]), kept], hint="classes")
+def _fixed(emit: Emitter, scores: str, index: int) -> str:
+    """Return an index, or that of a rank if it is negative, for each row of scores: ``(N,)``."""
+    if index >= 0:
+        rows = emit.slice(emit.shape_tensor(scores), [0], [1], [0])
+        return emit.expand(emit.ints([index]), rows)
+    if index == -1:
+        return emit.node("ArgMax", [scores], dtype=TensorProto.INT64, axis=1, keepdims=0)
+    best = _order(emit, scores, -index)
+    return emit.squeeze(emit.node("Gather", [best, emit.ints([-index - 1])], axis=_LAST), [1])
+
+
+def _resolve(
+    emit: Emitter,
+    scores: str,
+    chosen: str,
+    count: int | str,
+    positions: int | str,
+    axis: int,
+    *,
+    shared: bool = False,
+) -> str:
+    """Return indices for indices and negative ranks, int64 ``(N,)`` or ``(N, T)``.
+
+    Sorts no further than the lowest rank that is asked for: of a thousand classes that is most of
+    the time of a choice.
+
+    Args:
+        emit: where to write nodes.
+        scores: what ranks refer to: ``(N, K)``, or ``(N, T, K)``.
+        chosen: int64, indices and ranks; N may be 1.
+        count: K, or a tensor that holds it.
+        positions: K, or a tensor of the indices 0 to K - 1.
+        axis: 1, or 2 where there is an axis T.
+        shared: whether there is an axis T, and scores lack it.
+    """
+    none, one = emit.ints([0]), emit.ints([1])
+    rank = emit.node("Sub", [emit.ints([-1]), chosen], hint="rank")
+    if isinstance(positions, int):
+        positions = emit.ints(range(positions))
+    arithmetic = emit.opset >= 12  # Max of int64
+    if arithmetic:
+        lowest = emit.reduce_max(rank, list(range(axis)), keepdims=True)
+        lowest = emit.reshape(lowest, [1]) if axis > 1 else lowest
+        count = emit.node("Max", [emit.node("Add", [lowest, one]), one], hint="depth")
+        positions = emit.slice(positions, [0], count, [0])
+    best = _order(emit, scores, count)
+    best = emit.unsqueeze(best, [1]) if shared else best
+    at_rank = emit.node("Equal", [emit.unsqueeze(rank, [axis]), positions])
+    if arithmetic:
+        by_rank = emit.node("Where", [at_rank, best, none], dtype=TensorProto.INT64)
+        kept = emit.node("Max", [chosen, none])
+    else:
+        by_rank = emit.node("Mul", [best, emit.cast(at_rank, TensorProto.INT64)])
+        negative = emit.less(emit.cast(chosen, TensorProto.FLOAT), 0.0)
+        given = emit.node("Sub", [one, emit.cast(negative, TensorProto.INT64)])
+        kept = emit.node("Mul", [chosen, given])
+    found = emit.reduce_sum(by_rank, [axis], keepdims=False)
+    return emit.node("Add", [found, kept], hint="classes")
 
 
 def _order(emit: Emitter, scores: str, count: int | str) -> str:

@@ -35,12 +35,15 @@ def relu(emit: Emitter, dy: str, y: str) -> str:
 
 def leaky_relu(emit: Emitter, dy: str, x: str, alpha: float) -> str:
     """dx = dy where x > 0, else alpha dy."""
-    return emit.mul(dy, emit.add(emit.mul(emit.above(x), 1.0 - alpha), alpha))
+    step = emit.above(x)
+    if 0 <= alpha <= 1:
+        return emit.mul(dy, emit.line(step, 1.0 - alpha, alpha))
+    return emit.mul(dy, emit.add(emit.mul(step, 1.0 - alpha), alpha))
 
 
 def sigmoid(emit: Emitter, dy: str, y: str) -> str:
     """dx = dy y (1 - y)."""
-    return emit.mul(dy, emit.mul(y, emit.sub(1.0, y)))
+    return emit.mul(dy, emit.mul(y, emit.line(y, -1.0, 1.0)))
 
 
 def tanh(emit: Emitter, dy: str, y: str) -> str:
@@ -98,17 +101,15 @@ def hard_sigmoid_slope(emit: Emitter, dy: str, y: str, alpha: float) -> str:
 
 
 def hard_swish(emit: Emitter, dy: str, x: str) -> str:
-    """dx = 0 for x <= -3, dy for x >= 3, else dy (x/3 + 1/2)."""
+    """dx = dy (h + m x / 6), h = clip(x/6 + 1/2, 0, 1), m = 1 where -3 < x < 3, else 0."""
     if emit.dtype(x) != TensorProto.FLOAT:
         middle, upper = emit.sub(emit.above(x, -3.0), emit.above(x, 3.0)), emit.above(x, 3.0)
         line = emit.add(emit.mul(x, 1 / 3), 0.5)
         return emit.mul(dy, emit.add(emit.mul(middle, line), upper))
-    below_three = float(np.nextafter(np.float32(3), np.float32(0)))
-    outside = emit.sub(x, clipped(emit, x, -below_three, below_three))
-    # 1 up to -3, 1/2 in between, 0 from 3 on
-    side = emit.node("HardSigmoid", [outside], hint="Step", alpha=-(2.0**126), beta=0.5)
-    third = emit.mul(clipped(emit, x, -3.0, 3.0), 1 / 3)
-    return emit.mul(dy, emit.add(third, side))
+    h = emit.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
+    rest = emit.node("HardSigmoid", [x], alpha=-1 / 6, beta=0.5)  # 1 - h
+    middle = emit.above(emit.mul(h, rest))
+    return emit.mul(dy, emit.add(emit.mul(x, emit.line(middle, 1 / 6, 0.0)), h))
 
 
 def softplus(emit: Emitter, dy: str, x: str) -> str:
@@ -133,7 +134,7 @@ def swish(emit: Emitter, dy: str, x: str, alpha: float) -> str:
     """Gradient of x s, s = sigmoid(alpha x): s (1 + alpha x (1 - s))."""
     scaled = x if alpha == 1 else emit.mul(x, alpha)
     s = emit.unary("Sigmoid", scaled)
-    inner = emit.add(emit.mul(scaled, emit.sub(1.0, s)), 1.0)
+    inner = emit.add(emit.mul(scaled, emit.line(s, -1.0, 1.0)), 1.0)
     return emit.mul(dy, emit.mul(s, inner))
 
 

@@ -298,6 +298,16 @@ class Emitter:
         slope = sign * 2.0 ** (126 - max(0, math.frexp(threshold)[1]))
         return self.node("HardSigmoid", [x], hint="Step", alpha=slope, beta=-slope * threshold)
 
+    def line(self, x: str, slope: float, offset: float) -> str:
+        """Return slope x + offset, which the caller knows to lie in [0, 1].
+
+        Of float32 as a HardSigmoid: one pass, in whichever layout onnxruntime keeps x.
+        """
+        if self.dtype(x) == TensorProto.FLOAT:
+            return self.node("HardSigmoid", [x], alpha=float(slope), beta=float(offset))
+        scaled = self.neg(x) if slope == -1 else self.mul(x, slope)
+        return self.add(scaled, offset) if offset else scaled
+
     # -- reductions --------------------------------------------------------------------------
 
     def _reduce(self, op_type: str, since: int, x: str, axes: Sequence[int], keepdims: bool) -> str:

@@ -26,12 +26,15 @@ def fold_scale(added: Added, node: NodeProto) -> str | None:
     ):
         return None
     weight, rank = node.input[1], len(added.shape(node.input[1]) or ())
-    for x, scale in (product.input, product.input[::-1]):
-        shape = added.shape(scale)
-        if _per_channel(shape, rank) and added.is_weight(scale) and added.is_weight(weight):
-            break
-    else:
+    pairs = (product.input, product.input[::-1])
+    found = [
+        (x, scale)
+        for x, scale in pairs
+        if _per_channel(added.shape(scale), rank) and added.is_weight(scale)
+    ]
+    if not found or not added.is_weight(weight):
         return None
+    ((x, scale),) = found[:1]
     group, emit = attribute_of(node, "group", 1), added.emit
     with emit.scope("gradient/scaled_weights"):
         if node.op_type == "ConvTranspose" or group > 1:

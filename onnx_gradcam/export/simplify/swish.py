@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from onnx_gradcam.export.simplify.added import Added
+from onnx_gradcam.gradients.registry import attribute_of
 
 
 def join_swish(added: Added, node: NodeProto) -> str | None:
@@ -37,8 +38,10 @@ def _matched(added: Added, direct: str, through: str) -> tuple[str, str, str, st
             continue
         for s, complement in (curve.input, curve.input[::-1]):
             sigmoid = added.forward.producer_of(s)
-            if sigmoid is None or sigmoid.op_type != "Sigmoid" or not _is_one_minus(
-                added, complement, s
+            if (
+                sigmoid is None
+                or sigmoid.op_type != "Sigmoid"
+                or not _is_one_minus(added, complement, s)
             ):
                 continue
             x = sigmoid.input[0]
@@ -52,18 +55,16 @@ def _matched(added: Added, direct: str, through: str) -> tuple[str, str, str, st
 def _other(product: NodeProto, factor: str) -> str | None:
     """Return the other factor of a product of two."""
     factors = list(product.input)
-    if factor not in factors:
+    if factor not in factors or len(factors) != 2:
         return None
-    factors.remove(factor)
-    return factors[0]
+    return str(factors[1 - factors.index(factor)])
 
 
 def _is_one_minus(added: Added, name: str, s: str) -> bool:
-    node = added.made_by(name, "Sub")
-    if node is None or node.input[1] != s:
+    node = added.made_by(name, "HardSigmoid")
+    if node is None or node.input[0] != s:
         return False
-    one = added.value(node.input[0])
-    return one is not None and one.size == 1 and bool((one == 1).all())
+    return bool(attribute_of(node, "alpha") == -1 and attribute_of(node, "beta") == 1)
 
 
 def _product_of(added: Added, x: str, s: str) -> str | None:
