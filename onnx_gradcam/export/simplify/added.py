@@ -55,7 +55,7 @@ class Added:
     def shape(self, name: str) -> tuple[Dim, ...] | None:
         """Return the shape of a tensor, with symbols for sizes known at run time only."""
         known = self.types.get(name)
-        return known.shape if known else self.forward.shape(name)
+        return known.shape if known else self.emit.shape(name)
 
     def dtype(self, name: str) -> int:
         """Return the element type of a tensor."""
@@ -87,29 +87,33 @@ Rule = Callable[[Added, NodeProto], str | None]
 """Emits what replaces a node and returns the result's name; None to keep the node."""
 
 
-def rewrite(added: Added, rule: Rule) -> bool:
-    """Apply a rule to each node in order; return whether anything changed.
+def rewrite(added: Added, rule: Rule) -> None:
+    """Apply a rule to each node in order.
 
-    Results keep the names of what they replace.
+    New results get the name of what they replace; a tensor that was there before is read in its
+    place.
     """
-    emit, changed = added.emit, False
+    emit = added.emit
     added.refresh()
+    inner = {name for node in emit.nodes for name in {*Graph.reads(node)} - {*node.input}}
+    fixed = inner | {*added.wanted}
+    same: dict[str, str] = {}
     old = list(emit.nodes)
     emit.nodes.clear()
     for node in old:
+        node.input[:] = [same.get(name, name) for name in node.input]
         before = len(emit.nodes)
         result = rule(added, node)
         if result is None:
             assert len(emit.nodes) == before, "a rule that keeps the node emits nothing"
             emit.nodes.append(node)
-            continue
-        changed = True
-        if len(emit.nodes) > before and emit.nodes[-1].output[0] == result:
+        elif len(emit.nodes) > before and emit.nodes[-1].output[0] == result:
             emit.nodes[-1].output[0] = node.output[0]
-        else:  # a tensor that was there already
+        elif node.output[0] in fixed:
             name = emit.unique(f"{node.op_type}/same")
             emit.nodes.append(helper.make_node("Identity", [result], [node.output[0]], name=name))
-    return changed
+        else:
+            same[node.output[0]] = result
 
 
 def drop_dead(emit: Emitter, wanted: Collection[str]) -> None:

@@ -19,7 +19,11 @@ def reshaped(before: Sequence[Dim], after: Sequence[Dim], rows: Rows) -> Rows | 
     lead = _SIZES.product(before[: rows.axis])
     whole = _SIZES.product([rows.total, rows.repeat])
     for axis in range(len(after)):
-        if lead is None or _SIZES.product(after[:axis]) != lead or after[axis] == 1 != whole:
+        if (
+            lead is None
+            or _SIZES.product(after[:axis]) != lead
+            or (after[axis] == 1 and whole != 1)
+        ):
             continue
         if after[axis] == whole:
             return Rows(axis, rows.begin, rows.count, rows.total, rows.repeat)
@@ -27,9 +31,8 @@ def reshaped(before: Sequence[Dim], after: Sequence[Dim], rows: Rows) -> Rows | 
             behind = _SIZES.product(after[axis + 1 : axis + 2])
             return Rows(axis, rows.begin, rows.count, rows.total) if behind == rows.repeat else None
         joined = before[rows.axis + 1] if rows.axis + 1 < len(before) else None
-        if rows.repeat == 1 and joined is not None:
-            if after[axis] == _SIZES.product([rows.total, joined]):
-                return Rows(axis, rows.begin, rows.count, rows.total, joined)
+        if rows.repeat == 1 and joined and after[axis] == _SIZES.product([rows.total, joined]):
+            return Rows(axis, rows.begin, rows.count, rows.total, joined)
         return None
     return None
 

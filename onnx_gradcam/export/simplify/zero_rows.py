@@ -20,6 +20,7 @@ from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.simplify.added import Added
 from onnx_gradcam.export.simplify.cut_rows import RowCutter, Rows, aligned, axes_of
 from onnx_gradcam.export.simplify.reshaped_rows import core_sizes, reshaped
+from onnx_gradcam.gradients.emitter import Dim
 from onnx_gradcam.gradients.registry import attribute_of
 
 
@@ -130,7 +131,7 @@ class _Pass:
         part = self.parts.get(name)
         return part.core if part is not None and part.rows == rows else None
 
-    def shape(self, name: str) -> tuple[object, ...]:
+    def shape(self, name: str) -> tuple[Dim, ...]:
         """Return the shape of a whole tensor; rules ask for known ranks only."""
         return self.added.shape(name) or ()
 
@@ -199,7 +200,7 @@ def _reduce(walk: _Pass, node: NodeProto) -> _Result:
 def _matmul(walk: _Pass, node: NodeProto) -> _Result:
     a, b = node.input
     ranks = [len(walk.shape(name)) for name in node.input]
-    if a in walk.parts and b in walk.parts or min(ranks) < 2:
+    if (a in walk.parts and b in walk.parts) or min(ranks) < 2:
         return None
     if a in walk.parts:
         part, from_end = walk.parts[a], walk.parts[a].rows.axis - ranks[0]
