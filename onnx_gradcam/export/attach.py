@@ -6,6 +6,7 @@ The original nodes, inputs and outputs stay as and where they are; everything ad
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -254,22 +255,17 @@ def _raise_ir(model: ModelProto) -> str:
 
 
 def _without_copies(nodes: list[NodeProto], outputs: Collection[str]) -> list[NodeProto]:
-    """Return the nodes; what is only copied into an output gets the output's name instead."""
-    made = {name: node for node in nodes for name in node.output}
-    inner = {name for node in nodes for name in set(Graph.reads(node)) - set(node.input)}
-    names: dict[str, str] = {}
-    for node in nodes:
-        if node.op_type == "Identity" and node.output[0] in outputs:
-            source = node.input[0]
-            if source in made and source not in {*outputs, *names, *inner}:
-                names[source] = node.output[0]
-    kept = [
-        node
+    """Return the nodes; what is made only to be copied into an output gets the output's name."""
+    made = {name for node in nodes for name in node.output}
+    reads = Counter(name for node in nodes for name in Graph.reads(node))
+    names = {
+        node.input[0]: node.output[0]
         for node in nodes
-        if not (node.op_type == "Identity" and names.get(node.input[0]) == node.output[0])
-    ]
+        if node.op_type == "Identity" and node.output[0] in outputs
+        if node.input[0] in made and node.input[0] not in outputs and reads[node.input[0]] == 1
+    }
+    kept = [n for n in nodes if n.op_type != "Identity" or n.input[0] not in names]
     for node in kept:
-        node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
     return kept
 

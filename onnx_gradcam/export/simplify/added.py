@@ -117,10 +117,14 @@ def rewrite(added: Added, rule: Rule) -> None:
 
 
 def drop_dead(emit: Emitter, wanted: Collection[str]) -> None:
-    """Remove nodes that nothing reads and nobody wants."""
+    """Remove nodes of the gradient that nothing reads and nobody wants.
+
+    Other nodes stay: what is written later may read them.
+    """
     needed, kept = set(wanted), []
+    of_gradient = f"{emit.prefix}gradient/"
     for node in reversed(emit.nodes):
-        if needed.intersection(node.output):
+        if needed.intersection(node.output) or not node.name.startswith(of_gradient):
             needed.update(Graph.reads(node))
             kept.append(node)
     emit.nodes[:] = kept[::-1]
