@@ -260,21 +260,29 @@ def first_calls(path: Path) -> None:
         print(f"| `{name}` | {took[0]:.1f} | {statistics.median(took[1:]):.1f} |")
 
 
-FORK_CASES = ("Explainer used, then forked", "Explainer loaded, then forked", "forked, then loaded")
+FORK_CASES = (
+    "loaded and used before the fork",
+    "loaded before the fork",
+    "loaded before, and again in the child",
+    "loaded in the child alone",
+)
+"""When the Explainer is loaded with which the child explains."""
 
 
 def fork(path: Path, threads: int, case: str) -> str:
     """Return what becomes of a child process that is to explain, forked as the case says."""
-    own = Setting(threads=threads, spinning="on")
-    explainer = None
-    if case != FORK_CASES[2]:
-        explainer = load(path, device="cpu", session_options=options(own))
-    if case == FORK_CASES[0]:
-        assert explainer is not None, "loaded above"
-        explainer.explain(image(explainer))
+    own = Setting(threads=threads)
+    before = again = None
+    if case != FORK_CASES[3]:
+        before = load(path, device="cpu", session_options=options(own))
+    if before is not None and case == FORK_CASES[0]:
+        before.explain(image(before))
     child = os.fork()
     if not child:
-        explainer = explainer or load(path, device="cpu", session_options=options(own))
+        if before is None or case == FORK_CASES[2]:
+            again = load(path, device="cpu", session_options=options(own))
+        explainer = again or before
+        assert explainer is not None, "one of the two is there"
         for _ in range(20):
             explainer.explain(image(explainer))
         os._exit(0)
@@ -283,7 +291,7 @@ def fork(path: Path, threads: int, case: str) -> str:
 
 def forks(path: Path, rounds: int) -> None:
     """Print whether forked children can explain, each case several times."""
-    print("| threads of the session | child process | of so many, explain | hang | crash |")
+    print("| threads of the session | Explainer | children that explain | hang | crash |")
     print("|---|---|---|---|---|")
     for threads in (1, 2):
         for case in FORK_CASES:

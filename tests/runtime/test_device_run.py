@@ -296,6 +296,21 @@ def test_a_free_extent_can_be_fixed_at_load() -> None:
     assert_same(found, load(contract_model(image=FIXED)).explain(images(3), [0, 1, 2]), 1e-6)
 
 
+def test_parts_of_a_file_whose_batch_is_fixed_at_load(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    export_model(small_model(), path, gradient_builder="reverse", verify=False)
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name("n", 2)
+    x = np.random.default_rng(5).standard_normal((3, 3, 16, 16)).astype(np.float32)
+    graphs = on_stand_in(load(path, device="cpu", session_options=options), GraphRun)
+    plain = load(path, device="cpu")
+    np.testing.assert_allclose(graphs.predict(x), plain.predict(x), atol=1e-6)
+    for method in ("ablationcam", "reciprocam", "scorecam"):
+        found, expected = graphs.explain(x, 1, method), plain.explain(x, 1, method)
+        np.testing.assert_allclose(found.raw_maps, expected.raw_maps, atol=1e-5)
+        assert np.ptp(expected.raw_maps) > 1e-3
+
+
 def test_replays_give_what_plain_runs_give() -> None:
     model = contract_model(image=FIXED)
     graphs, plain = on_stand_in(load(model, device="cpu"), GraphRun), load(model, device="cpu")
