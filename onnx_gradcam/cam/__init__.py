@@ -26,7 +26,7 @@ from onnx_gradcam.cam import full_gradient as full_gradient
 # isort: on
 from onnx_gradcam.cam.finer import finer_weights
 from onnx_gradcam.cam.fusion import FUSIONS, check_fusion, fuse
-from onnx_gradcam.cam.painting import Painted, note_on, paint
+from onnx_gradcam.cam.painting import Painted, note_on, paint, painted
 from onnx_gradcam.cam.postprocess import heat_maps, resize_linear
 from onnx_gradcam.cam.registry import (
     RERUNS,
@@ -54,6 +54,7 @@ __all__ = [
     "method_names",
     "note_on",
     "paint",
+    "painted",
     "register",
     "require",
     "resize_linear",

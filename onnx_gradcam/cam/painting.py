@@ -6,7 +6,7 @@ evidence against the class. Such a map is not painted: it stays zero, and a note
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +82,29 @@ def paint(
     raw = evaluate(method, activations, gradients, settings=settings, **options)
     if any(notes):
         raw = np.where(_broad(dead, raw), np.float32(np.nan), raw)
+    return painted(method, raw, size, notes)
+
+
+def painted(
+    method: str, raw: Maps, size: tuple[int, ...], notes: Sequence[str] | None = None
+) -> Painted:
+    """Return heat maps of raw maps that a method has made, with a note on each that shows nothing.
+
+    Args:
+        method: name of the method.
+        raw: float32 ``(N, *spatial)``.
+        size: the image's extents.
+        notes: N texts, what is known of the maps already; empty where it is nothing.
+
+    Raises:
+        UsageError: a size of other axes than the maps.
+    """
     rectify = get_method(method).rectified
-    notes = [n or note_on(one, rectify=rectify) for n, one in zip(notes, raw, strict=True)]
+    known = notes or [""] * len(raw)
+    final = [n or note_on(one, rectify=rectify) for n, one in zip(known, raw, strict=True)]
     cams = heat_maps(raw, size, rectify=rectify)
-    cams[[bool(note) for note in notes]] = 0
-    return Painted(raw, cams, tuple(notes))
+    cams[[bool(note) for note in final]] = 0
+    return Painted(raw, cams, tuple(final))
 
 
 def note_on(raw: Maps, *, rectify: bool = True) -> str:

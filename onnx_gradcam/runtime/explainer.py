@@ -21,6 +21,7 @@ from onnx_gradcam.runtime.feeds import BatchRunner
 from onnx_gradcam.runtime.found import Found
 from onnx_gradcam.runtime.further import further_given, further_outputs
 from onnx_gradcam.runtime.fused import FusedCam
+from onnx_gradcam.runtime.graph_run import device_run
 from onnx_gradcam.runtime.how import OFFERED, How
 from onnx_gradcam.runtime.image_input import ImageInput, without_channels
 from onnx_gradcam.runtime.layers import FloatArray, chosen_layers, layer_maps, layer_outputs
@@ -49,7 +50,8 @@ def load(
         model: path or bytes.
         device: ``auto`` (CUDA where it comes up, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
         providers: onnxruntime's own list, instead of `device`; each one must come up.
-        provider_options: one mapping for the device, or one per entry of `providers`.
+        provider_options: one mapping for the device, or one per entry of `providers`;
+            ``{"enable_cuda_graph": True}`` replays runs as CUDA graphs, see docs/gpu.md.
         session_options: an ``onnxruntime.SessionOptions``, used as it is.
 
     Raises:
@@ -57,6 +59,8 @@ def load(
         ProviderError: a provider that was asked for is not there.
         InvalidModelError: corrupt, empty or no ONNX file, or external data missing.
         NotExportedError: a valid model that carries no explanation.
+        UnsupportedModelError: an operator that this onnxruntime has not, or CUDA graphs of a model
+            that has open shapes or does not run on the device alone.
         UsageError: no such file, or arguments that contradict each other.
     """
     opened = open_model(model, device, providers, provider_options, session_options)
@@ -126,7 +130,8 @@ class Explainer:
         mask = (asked | optional).get(MASK_INPUT)
         self._seeds = SeedReader(self.metadata, self._classes, asked, mask and mask.shape[1:])
         self.extra_inputs = ExtraInputs(required, {*optional} - {*SEED_INPUTS})
-        self._runner = BatchRunner(session, self.image_input, self.extra_inputs)
+        on_device = device_run(session, layer_outputs(range(len(self.metadata.layers))))
+        self._runner = BatchRunner(session, self.image_input, self.extra_inputs, on_device)
         parts = None if opened is None else Parts(opened)
         self._reruns = None if parts is None else Reruns(parts, self.metadata, self._runner)
         self._fused = FusedCam.alone_in(self.metadata)

@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam import RERUNS, Need, Painted, fuse, get_method, paint
+from onnx_gradcam.cam import RERUNS, Need, Painted, fuse, get_method, paint, painted
 from onnx_gradcam.cam.postprocess import rectified
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.runtime.fused import WAY_OUT
 from onnx_gradcam.runtime.layers import FloatArray as FloatArray
 from onnx_gradcam.runtime.layers import LayerMaps
+from onnx_gradcam.runtime.on_device import OnDevice, fetched, reads_late
 
 if TYPE_CHECKING:
     from onnx_gradcam.runtime.photo import Photo
     from onnx_gradcam.runtime.preprocess import CropGeometry
 
 
+@reads_late("activations", "gradients")
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Heat maps of N images, or of N classes of one photo.
+
+    Of a session on a device, activations and gradients lie there until they are read.
 
     Attributes:
         scores: float32 ``(N, K)``, the model's own output (probabilities where it ends in a
@@ -162,7 +166,7 @@ class Explanation:
         if not get_method(method).sees_activations:
             own = own[:1]
         each = [explain_maps(method, o.activations, o.gradients, size, **options) for o in own]
-        painted = fuse(each, size, self.fuse_layers)
+        joint = fuse(each, size, self.fuse_layers)
         return replace(
             self,
             method=method,
@@ -170,9 +174,9 @@ class Explanation:
             aug_smooth=False,
             seed=seed,
             settings=settings or {},
-            raw_maps=painted.raw,
-            cams=painted.cams,
-            notes=painted.notes,
+            raw_maps=joint.raw,
+            cams=joint.cams,
+            notes=joint.notes,
             layers=tuple(
                 replace(layer, raw_maps=one.raw, notes=one.notes)
                 for layer, one in zip(self.layers, each, strict=False)
@@ -182,8 +186,8 @@ class Explanation:
 
 def explain_maps(
     method: str,
-    activations: NDArray[Any] | None,
-    gradients: NDArray[Any] | None,
+    activations: NDArray[Any] | OnDevice | None,
+    gradients: NDArray[Any] | OnDevice | None,
     size: tuple[int, ...],
     *,
     eigen_smooth: bool = False,
@@ -206,5 +210,10 @@ def explain_maps(
             f"activations of shape {activations.shape} cannot be laid on an image of size {size};"
             " export the model with another --layer"
         )
+    if isinstance(activations, OnDevice) and isinstance(gradients, OnDevice) and not eigen_smooth:
+        raw = activations.home.maps.raw(method, activations, gradients)
+        if raw is not None:
+            return painted(method, raw, size)
     options: dict[str, Any] = {"eigen_smooth": eigen_smooth, "seed": seed, "further": further}
-    return paint(method, activations, gradients, size, settings=settings, **options)
+    arrays = fetched(activations), fetched(gradients)
+    return paint(method, *arrays, size, settings=settings, **options)

@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam import bfloat16
 from onnx_gradcam.errors import OnnxGradCamError, UsageError
+from onnx_gradcam.runtime.device_run import DeviceRun
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Feeds
 from onnx_gradcam.runtime.image_input import DTYPES, ImageInput
-from onnx_gradcam.runtime.session import LOG_FATAL_ONLY, import_onnxruntime, one_line
+from onnx_gradcam.runtime.on_device import OnDevice, joined
+from onnx_gradcam.runtime.session import one_line, run_options
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class BatchRunner:
         session: the ``onnxruntime.InferenceSession``.
         image_input: where the images go.
         extra: the other inputs.
+        device: what runs the session so that large outputs stay on a device; None on the host.
     """
 
     session: Any
     image_input: ImageInput
     extra: ExtraInputs
+    device: DeviceRun | None = None
 
     def run(
         self,
@@ -55,6 +59,8 @@ class BatchRunner:
         extra_inputs: Mapping[str, ArrayLike] | None,
     ) -> list[NDArray[Any]]:
         """Return the outputs for a whole batch, concatenated along its first axis.
+
+        Each is an array, or an `OnDevice` in its place.
 
         Args:
             outputs: names of the outputs.
@@ -83,7 +89,7 @@ class BatchRunner:
             rows = np.arange(start, start + step).clip(max=images - 1)
             feeds = taken_by(self.session, given.of(rows))
             chunks.append(self._run_chunk(outputs, feeds, step, min(step, images - start)))
-        return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+        return [joined(parts) for parts in zip(*chunks, strict=True)]
 
     def feeds(
         self,
@@ -120,13 +126,15 @@ class BatchRunner:
         shape = next(n.shape for n in self.session.get_outputs() if n.name == output)
         return shape[0] if len(shape) > 1 and isinstance(shape[0], int) and shape[0] > 0 else None
 
-    def _run_chunk(
-        self, outputs: Sequence[str], feeds: Feeds, step: int, keep: int
-    ) -> list[NDArray[Any]]:
-        options = import_onnxruntime().RunOptions()
-        options.log_severity_level = LOG_FATAL_ONLY
+    def _run_chunk(self, outputs: Sequence[str], feeds: Feeds, step: int, keep: int) -> list[Any]:
         try:
-            values = bfloat16.run(self.session, outputs, feeds, options)
+            values: Sequence[Any]
+            if self.device is not None:
+                values = self.device.run(outputs, feeds)
+            else:
+                values = bfloat16.run(self.session, outputs, feeds, run_options())
+        except OnnxGradCamError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
             fixed = None not in self.image_input.shape[1:] and not self.extra.required
@@ -135,7 +143,7 @@ class BatchRunner:
         # with one image a run, scores may come without a batch axis
         arrays = [_from_maps(v) if isinstance(v, list) else v for v in values]
         rows = [v[None] if step == 1 and v.shape[:1] != (1,) else v for v in arrays]
-        return [value[:keep] for value in rows]
+        return [v.first(keep) if isinstance(v, OnDevice) else v[:keep] for v in rows]
 
     def _empty(self, output: str) -> NDArray[Any]:
         """Return an output for no images; extents that the model leaves open are 0."""

@@ -21,6 +21,7 @@ from onnx_gradcam.contract import (
     layer_output,
 )
 from onnx_gradcam.runtime.layers import FloatArray, LayerPair
+from onnx_gradcam.runtime.on_device import fetched
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Found:
     Attributes:
         scores: float32 ``(M, K)``.
         classes: int64 ``(M,)``.
-        layers: activations and gradients, float32 ``(M, C, *spatial)``, of each target layer; none
-            where the file has a CAM in their place.
+        layers: activations and gradients, float32 ``(M, C, *spatial)``, of each target layer, on a
+            device maybe (`OnDevice`); none where the file has a CAM in their place.
         y: float32 ``(M,)``, None where it is the score of a class.
         boxes: int64 ``(M,)``, None without boxes.
         fused: outputs of a CAM in the graph, as they are, by name.
@@ -58,7 +59,8 @@ class Found:
     def known_maps(self) -> tuple[FloatArray, FloatArray]:
         """A and G of the first layer, of a file that has them."""
         assert self.layers, "methods that ask are refused without"
-        return self.layers[0]
+        activations, gradients = self.layers[0]
+        return fetched(activations), fetched(gradients)
 
     @classmethod
     def from_outputs(

@@ -109,19 +109,20 @@ class Head:
         shared = [(n, v.shape) for n, v in sorted(feeds.shared.items())]
         size = (*sizes, *shared)
         with self._lock:
-            if size in self._known:
-                return self._run(feeds, activations, self._known[size])
-            known = self._measured(feeds)
-            run = self._run(feeds, activations, known)
-            if self._prove(run, activations, whole):
-                if len(self._known) >= _KNOWN_SIZES:
-                    self._known.clear()
-                self._known[size] = known
-            return run
+            known = self._known.get(size)
+            if known is None:
+                known = self._measured(feeds)
+                run = self._run(feeds, activations, known)
+                if self._prove(run, activations, whole):
+                    if len(self._known) >= _KNOWN_SIZES:
+                        self._known.clear()
+                    self._known[size] = known
+                return run
+        return self._run(feeds, activations, known)  # others need not wait for its trunk
 
     @cached_property
     def _halves(self) -> _Halves:
-        """The two sessions.
+        """The two sessions, made by the first call of `on`, which holds the lock.
 
         Raises:
             UnsupportedModelError: the model cannot be divided at its target layer.

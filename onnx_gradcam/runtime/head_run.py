@@ -16,7 +16,7 @@ from onnx_gradcam.runtime.boundary import Array, Boundary
 from onnx_gradcam.runtime.explanation import FloatArray
 from onnx_gradcam.runtime.feeds import BatchFeeds, taken_by
 from onnx_gradcam.runtime.image_input import DTYPES
-from onnx_gradcam.runtime.session import LOG_FATAL_ONLY, import_onnxruntime, one_line
+from onnx_gradcam.runtime.session import one_line, run_options
 
 PER_RUN = 32
 """Changed maps in one run of the head, where it takes any number."""
@@ -135,10 +135,8 @@ def run_part(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array]) -
     Raises:
         UnsupportedModelError: it does not run.
     """
-    options = import_onnxruntime().RunOptions()
-    options.log_severity_level = LOG_FATAL_ONLY
     try:
-        values = bfloat16.run(session, outputs, taken_by(session, feeds), options)
+        values = bfloat16.run(session, outputs, taken_by(session, feeds), run_options())
     except Exception as error:  # onnxruntime's exceptions share no base class
         shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
         raise UnsupportedModelError(

@@ -16,6 +16,7 @@ from onnx_gradcam.contract import (
     layer_output,
 )
 from onnx_gradcam.errors import UsageError, nearest_names
+from onnx_gradcam.runtime.on_device import reads_late
 
 FloatArray = NDArray[np.float32]
 
@@ -26,6 +27,7 @@ LayerIds = str | int | Sequence[str | int]
 """A target layer's tensor or number, counted from 0 in the order of the file; or several."""
 
 
+@reads_late("activations", "gradients")
 @dataclass(frozen=True, eq=False)
 class LayerMaps:
     """What one target layer shows of N images.

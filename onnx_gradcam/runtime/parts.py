@@ -42,11 +42,12 @@ class Parts:
                 try:
                     with self.index() as model:
                         self._sessions[names] = self.start(model, names)
-                except ModelError as error:
-                    self._sessions[names] = error  # it would fail again
+                except ModelError as error:  # it would fail again
+                    self._sessions[names] = error.with_traceback(None)
             session = self._sessions[names]
         if isinstance(session, ModelError):
-            raise session
+            # a new one each time: raised again, the same would hold every call that it came to
+            raise type(session)(*session.args)
         return session
 
     def start(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ BYTES = "the model"
 EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 """Where a session that was made from bytes looks for external data."""
 
+GRAPH_OPTIONS = frozenset({"enable_cuda_graph", "trt_cuda_graph_enable"})
+"""Options of execution providers that record runs as CUDA graphs."""
+
 Options = Mapping[str, Any]
 ModelSource = str | os.PathLike[str] | bytes
 
@@ -50,6 +53,16 @@ class ProviderRequest:
     names: tuple[str, ...]
     options: tuple[dict[str, Any], ...]
     strict: bool
+
+    def without_graphs(self) -> ProviderRequest:
+        """Return the same providers without CUDA graphs, for sessions that run in many shapes."""
+        options = [{n: v for n, v in own.items() if n not in GRAPH_OPTIONS} for own in self.options]
+        return replace(self, options=tuple(options))
+
+
+def asks_for_graphs(options: Options) -> bool:
+    """Return whether options of an execution provider ask for CUDA graphs."""
+    return any(str(options.get(name, 0)).lower() in {"1", "true"} for name in GRAPH_OPTIONS)
 
 
 def import_onnxruntime() -> Any:
@@ -129,7 +142,7 @@ class OpenedModel:
         if isinstance(self.source, str) and not _has_entry(options, EXTERNAL_DATA):
             options.add_session_config_entry(EXTERNAL_DATA, str(Path(self.source).parent))
         try:
-            return _start(content, options, self.request)
+            return _start(content, options, self.request.without_graphs())
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise UnsupportedModelError(
                 f"a part of {self.name} does not run by itself: {one_line(error)}"
@@ -185,6 +198,19 @@ def _start(source: str | bytes, options: Any, request: ProviderRequest) -> Any:
         provider_options=list(request.options),
         enable_fallback=0,  # else a failing CUDA provider prints a banner and becomes the CPU
     )
+
+
+def run_options(**entries: str) -> Any:
+    """Return ``onnxruntime.RunOptions`` for a run whose failure is reported by its error alone.
+
+    Args:
+        entries: further entries of the run's configuration.
+    """
+    options = import_onnxruntime().RunOptions()
+    options.log_severity_level = LOG_FATAL_ONLY
+    for key, value in entries.items():
+        options.add_run_config_entry(key, value)
+    return options
 
 
 def file_stamp(source: str | bytes) -> tuple[int, int] | None:
@@ -280,6 +306,10 @@ def _checked_source(model: ModelSource) -> tuple[str | bytes, str]:
 def _explain_failure(error: Exception, name: str, request: ProviderRequest) -> OnnxGradCamError:
     """Return the error of ours, in one line, for what onnxruntime raised at load."""
     reason = one_line(error)
+    if re.search(r"(CUDA Graph|graph capture) feature", reason, re.IGNORECASE):
+        return UnsupportedModelError(
+            f"{name} cannot run as a CUDA graph; load it without enable_cuda_graph: {reason}"
+        )
     if CUDA in request.names and re.search(r"cuda|cudnn|cublas", reason, re.IGNORECASE):
         return ProviderError(f"CUDA did not come up: {reason}")
     if type(error).__name__ == "NotImplemented":

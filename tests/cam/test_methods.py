@@ -10,7 +10,13 @@ from onnx_gradcam.cam import Need, components, compute, get_method, method_names
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 RANDOM = np.random.default_rng(3)
+START = RANDOM.bit_generator.state
 METHODS = method_names({Need.GRADIENTS, Need.SEED})
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_whatever_ran_before() -> None:
+    RANDOM.bit_generator.state = START
 
 
 def maps(*shape: int) -> NDArray[np.float32]:
