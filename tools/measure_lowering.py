@@ -67,8 +67,9 @@ NOTES = {
     " times the channels as there are phases, their kernels filled up with zeros.",
     "MaxPool": "*positions*: one Slice, comparison and product per position of a window, and a"
     " ConvTranspose. *along axes*: along one axis after the other, by phases.",
-    "AveragePool": "*Resize*: dy repeated. *Pad* and *AveragePool*: over the padded dy; its own"
-    " paddings are the other way.",
+    "AveragePool": "*phases*: as above, of ones. *Pad, AveragePool*: an average pooling of the"
+    " padded dy. The export repeats dy by Resize where windows are side by side, and by Expand"
+    " where there is one.",
 }
 
 

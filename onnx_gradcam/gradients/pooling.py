@@ -109,14 +109,12 @@ def _summed_over_windows(
 
 def _summed_at_every_position(ctx: Context, dy: str, axes: list[Axis], scale: float) -> str:
     """Return the same for windows of stride one."""
-    emit, rank = ctx.emit, len(axes)
+    emit = ctx.emit
     kernel, dilations = [axis.kernel for axis in axes], [axis.dilation for axis in axes]
     begins = [axis.reach - static(axis.begin) for axis in axes]
     ends = [axis.reach + static(axis.missing) for axis in axes]
-    pads = begins + ends
-    if set(dilations) == {1} and all(0 <= p < k for p, k in zip(pads, kernel * 2, strict=True)):
-        return window_sum(emit, dy, kernel, scale=scale, pads=pads)
-    padded = emit.pad(dy, [0, 0, *pads[:rank], 0, 0, *pads[rank:]])
+    # not by the pooling's own pads: onnxruntime 1.23 counts those wrongly in opset 19 to 21
+    padded = emit.pad(dy, [0, 0, *begins, 0, 0, *ends])
     return window_sum(emit, padded, kernel, dilations, scale=scale)
 
 

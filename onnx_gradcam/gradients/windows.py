@@ -129,22 +129,17 @@ def window_sum(
     dilations: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
     scale: float = 1.0,
-    pads: Sequence[int] | None = None,
 ) -> str:
     """Return the sums over all windows of x ``(N, C, *spatial)``, times a scale.
 
-    Paddings, begins then ends, hold zeros. The factor comes before the average: were x a Pad,
-    onnxruntime 1.23 would fuse the two, and then compute something else (opset 19 to 21) or refuse
-    to load the model (dilations).
+    The factor comes before the average: were x a Pad, onnxruntime 1.23 would fuse the two, and
+    then compute something else (opset 19 to 21) or refuse to load the model (dilations).
     """
     dilated = dilations is not None and any(d > 1 for d in dilations)
-    padded = pads is not None and any(pads)
     return emit.node(
         "AveragePool",
         [emit.mul(x, scale * math.prod(kernel))],
         kernel_shape=list(kernel),
         strides=list(strides or [1] * len(kernel)),
         dilations=list(dilations or ()) if dilated else None,
-        pads=list(pads or ()) if padded else None,
-        count_include_pad=1 if padded else None,
     )
