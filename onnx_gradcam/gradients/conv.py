@@ -2,8 +2,8 @@
 
 That with respect to the input is, of stride one, a Conv again, with flipped, transposed weights;
 measured on onnxruntime's CPU provider (docs/lowering.md), that is faster than ConvTranspose,
-depthwise many times. Of a larger stride it is a ConvTranspose: a Conv would have to run over the
-zeros between the elements of dy. Those with respect to weights and bias: `conv_weight`.
+depthwise many times. Of a larger stride it is several (`sub_pixel`) or, where that is not faster or
+a size is not known, a ConvTranspose. Those with respect to weights and bias: `conv_weight`.
 Source: ONNX operator specifications Conv-11 and ConvTranspose-11.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from onnx_gradcam.gradients import sub_pixel
 from onnx_gradcam.gradients.conv_weight import Windows, bias_gradient, weight_gradient
 from onnx_gradcam.gradients.registry import Context, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import cut
@@ -93,30 +94,38 @@ def spread_windows(ctx: Context, dy: str, weight: str, group: int, axes: list[Ax
     Raises:
         FormulaError: a size is known at run time only, and the opset is below 10.
     """
+    sizes = ctx.static_sizes(weight)
+    if sub_pixel.is_faster(axes, channels=group * sizes[1]):
+        return sub_pixel.convolutions(ctx, dy, _swapped(ctx, weight, sizes, group), group, axes)
     if all(axis.is_static for axis in axes):
         return _conv_transpose(ctx, dy, weight, group, axes)
     return _conv_transpose_of_unknown_size(ctx, dy, weight, group, axes)
 
 
-def _flipped(ctx: Context, weight: str, sizes: list[int], group: int) -> str:
-    """Return (C, M / group, *kernel): in and out channels swapped, kernel reversed.
+def _swapped(ctx: Context, weight: str, sizes: list[int], group: int) -> str:
+    """Return (C, M / group, *kernel): in and out channels of (M, C / group, *kernel) swapped.
 
     Written as nodes on the weights, which onnxruntime folds at load, so that the exported file
     does not carry the weights twice.
     """
     emit = ctx.emit
     outs, ins, kernel = sizes[0] // group, sizes[1], sizes[2:]
-    flipped = weight
-    for i, size in enumerate(kernel):
-        flipped = emit.reversed(flipped, 2 + i, size)
     spatial = list(range(3, 3 + len(kernel)))
     if group == 1:
-        return emit.transpose(flipped, [1, 0, *(a - 1 for a in spatial)])
+        return emit.transpose(weight, [1, 0, *(a - 1 for a in spatial)])
     if outs == 1 and ins == 1:
-        return flipped
-    grouped = emit.reshape(flipped, [group, outs, ins, *kernel])
-    swapped = emit.transpose(grouped, [0, 2, 1, *spatial])
-    return emit.reshape(swapped, [group * ins, outs, *kernel])
+        return weight
+    grouped = emit.reshape(weight, [group, outs, ins, *kernel])
+    exchanged = emit.transpose(grouped, [0, 2, 1, *spatial])
+    return emit.reshape(exchanged, [group * ins, outs, *kernel])
+
+
+def _flipped(ctx: Context, weight: str, sizes: list[int], group: int) -> str:
+    """Return (C, M / group, *kernel): in and out channels swapped, kernel reversed."""
+    flipped = weight
+    for i, size in enumerate(sizes[2:]):
+        flipped = ctx.emit.reversed(flipped, 2 + i, size)
+    return _swapped(ctx, flipped, sizes, group)
 
 
 def _flipped_conv(

@@ -5,18 +5,13 @@ Sources: ONNX operator specifications MaxPool-12, MaxUnpool-11.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
 from onnx import helper
 
-from onnx_gradcam.gradients.conv import spread_windows
-from onnx_gradcam.gradients.emitter import TO_THE_END, Emitter
+from onnx_gradcam.gradients.phases import Phases
 from onnx_gradcam.gradients.pooling import pooled_axes
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
-from onnx_gradcam.gradients.sizes import Size, cut, pad, reshape
-from onnx_gradcam.gradients.windows import Axis, static
+from onnx_gradcam.gradients.windows import Axis
 
 
 @gradient("MaxPool")
@@ -41,67 +36,64 @@ def _lower_max_pool_grad(ctx: Context) -> list[str]:
 def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy goes to the first position of its window that attains the maximum.
 
-    Going through the positions of a window in order, the first that equals the maximum takes dy,
-    and nothing is left for later ones: ties go to the first, as in onnxruntime and PyTorch. The
-    k-th positions of all windows are one slice in steps; what they took is put back by a
-    transposed convolution whose k-th kernel is one at k.
+    The first row of a window that attains it, then the first position in that row: so the
+    gradient goes back through one axis after the other, as if each had been pooled by itself, the
+    last one first. That takes as many steps as the sum of the sides of a window, not the product.
     """
-    emit, axes = ctx.emit, pooled_axes(ctx, x, y)
-    kernel = [axis.kernel for axis in axes]
-    covered = _covered(ctx, x, axes)
-    shares: list[str] = []
-    for offset in itertools.product(*map(range, kernel)):
-        dy = emit.sub(dy, shares[-1]) if shares else dy
-        values = _every(emit, covered, offset, axes)
-        shares.append(emit.mul(_equal(emit, values, y), dy))
-    stack = reshape(
-        emit,
-        emit.concat([emit.unsqueeze(share, [2]) for share in shares], 2),
-        [-1, len(shares), *(axis.count for axis in axes)],
+    axes = pooled_axes(ctx, x, y)
+    pooled = [i for i, axis in enumerate(axes) if axis.kernel > 1 or axis.stride > 1]
+    # what is pooled along each axis: x, and x pooled along the axes behind it
+    inputs, largest = {}, {}
+    for i in reversed(pooled):
+        inputs[i] = x
+        largest[i] = x = y if i == pooled[0] else _pooled_along(ctx, x, i, axes)
+    for i in pooled:
+        behind = tuple(axis.count for axis in axes[i + 1 :])
+        phases = Phases(ctx.emit, axes[i], 2 + i, behind)
+        dy = _back_along(ctx, phases, dy, inputs[i], largest[i])
+    return dy
+
+
+def _pooled_along(ctx: Context, x: str, i: int, axes: list[Axis]) -> str:
+    """Return x pooled along one spatial axis, its windows placed as those of the node."""
+
+    def alone(name: str, neutral: int) -> list[int] | None:
+        values = ctx.attribute(name)
+        if values is None:
+            return None
+        own = range(i, len(values), len(axes))
+        return [value if k in own else neutral for k, value in enumerate(values)]
+
+    return ctx.emit.node(
+        "MaxPool",
+        [x],
+        kernel_shape=alone("kernel_shape", 1),
+        strides=alone("strides", 1),
+        dilations=alone("dilations", 1),
+        pads=alone("pads", 0),
+        auto_pad=ctx.attribute("auto_pad"),
+        ceil_mode=ctx.attribute("ceil_mode"),
     )
-    places = np.eye(len(shares)).reshape(len(shares), 1, *kernel)
-    dx = spread_windows(ctx, stack, emit.filled(places, x), 1, axes)
-    return emit.reshape_like(dx, x)
 
 
-def _covered(ctx: Context, x: str, axes: list[Axis]) -> str:
-    """Return what the windows cover of x, from the first position of the first on.
+def _back_along(ctx: Context, phases: Phases, dy: str, x: str, y: str) -> str:
+    """Return dL/dx of a maximum along one axis.
 
-    Where that is not x, the lowest number stands in for it.
+    Going through the positions of a window in order, the first that is not less than the maximum
+    takes dy and leaves nothing for later ones: ties go to the first, as in onnxruntime and
+    PyTorch. What is left at the last one is its own.
     """
     emit = ctx.emit
     lowest = float(np.finfo(helper.tensor_dtype_to_np_dtype(emit.dtype(x))).min)
-    begins = [axis.begin for axis in axes]
-    if all(axis.is_static for axis in axes):
-        ends: list[Size] = [-static(axis.missing) for axis in axes]
-        return pad(emit, x, [0, 0, *begins, 0, 0, *ends], lowest)
-    ends = [axis.end + (axis.stride - 1 if axis.ceil else 0) for axis in axes]
-    padded = pad(emit, x, [0, 0, *begins, 0, 0, *ends], lowest)
-    lengths = [(axis.count - 1) * axis.stride + (1 + axis.reach) for axis in axes]
-    return cut(emit, padded, [0] * len(axes), lengths, range(2, 2 + len(axes)))
-
-
-def _every(emit: Emitter, covered: str, offset: Sequence[int], axes: list[Axis]) -> str:
-    """Return the positions of all windows at an offset, ``(N, C, *out)``."""
-    strides = [axis.stride for axis in axes]
-    starts = [k * axis.dilation for k, axis in zip(offset, axes, strict=True)]
-    ends = [s - axis.reach or TO_THE_END for s, axis in zip(starts, axes, strict=True)]
-    spatial = list(range(2, 2 + len(axes)))
-    if all(stride == 1 for stride in strides):
-        return emit.slice(covered, starts, ends, spatial)
-    if emit.opset >= 10:
-        bounds = [emit.ints(v) for v in (starts, ends, spatial, strides)]
-        return emit.node("Slice", [covered, *bounds])
-    # before, Slice takes no steps; a pooling of single elements does
-    part = emit.slice(covered, starts, ends, spatial)
-    return emit.node("MaxPool", [part], kernel_shape=[1] * len(axes), strides=strides)
-
-
-def _equal(emit: Emitter, values: str, y: str) -> str:
-    """Return one where the values equal the maximum, else zero; Equal takes floats from 11 on."""
-    if emit.opset >= 11:
-        return emit.cast(emit.node("Equal", [values, y]), emit.dtype(y))
-    return emit.cast(emit.node("Not", [emit.less(values, y)]), emit.dtype(y))
+    values = phases.of(x, lowest)
+    *places, last = phases.places()
+    shares = []
+    for place in places:
+        less = emit.cast(emit.less(phases.at(values, place, lowest), y), emit.dtype(y))
+        left = emit.mul(dy, less)
+        shares.append((place, emit.sub(dy, left)))
+        dy = left
+    return phases.map([*shares, (last, dy)])
 
 
 @gradient("MaxUnpool", since=9)

@@ -14,6 +14,7 @@ import numpy as np
 from onnx_gradcam.gradients.conv import spread_windows
 from onnx_gradcam.gradients.elementwise import absolute, divided_where_positive
 from onnx_gradcam.gradients.emitter import Array
+from onnx_gradcam.gradients.phases import put_together
 from onnx_gradcam.gradients.reduction import divided, element_count, shared_extremum
 from onnx_gradcam.gradients.registry import Context, FormulaError, Gradients, gradient, lowering
 from onnx_gradcam.gradients.sizes import Size, pad, reshape, sizes_of, smaller, vector
@@ -74,8 +75,9 @@ def _lower_average_pool_grad(ctx: Context) -> list[str]:
 def average_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
     """Return dL/dx: dy divided by the size of its window, summed over the windows of a position.
 
-    Windows of stride one: an average pooling times the number of elements of a window. Others: a
-    transposed convolution of every channel with ones. Of y only the shape is used.
+    Windows of stride one: an average pooling times the number of elements of a window. Windows
+    side by side: dy repeated. Others: a convolution of every channel with ones, transposed. Of y
+    only the shape is used.
     """
     emit = ctx.emit
     axes = pooled_axes(ctx, x, y)
@@ -93,16 +95,62 @@ def _summed_over_windows(
     emit, channels = ctx.emit, ctx.shape(x)[1]
     kernel = [axis.kernel for axis in axes]
     if all(axis.stride == 1 and not axis.ceil for axis in axes):
-        begins = [axis.reach - static(axis.begin) for axis in axes]
-        ends = [axis.reach + static(axis.missing) for axis in axes]
-        padded = emit.pad(dy, [0, 0, *begins, 0, 0, *ends])
-        return window_sum(emit, padded, kernel, [axis.dilation for axis in axes], scale=scale)
+        return _summed_at_every_position(ctx, dy, axes, scale)
+    if all(map(_is_side_by_side, axes)):
+        scaled = emit.mul(dy, scale) if scale != 1 else dy
+        return _repeated(ctx, scaled, x, axes)
     if isinstance(channels, int):
         weights = emit.filled(np.full([channels, 1, *kernel], scale), x)
         return spread_windows(ctx, dy, weights, channels, axes)
     maps = reshape(emit, dy, [-1, 1, *(axis.count for axis in axes)])
     weights = emit.filled(np.full([1, 1, *kernel], scale), x)
     return emit.reshape_like(spread_windows(ctx, maps, weights, 1, axes), x)
+
+
+def _summed_at_every_position(ctx: Context, dy: str, axes: list[Axis], scale: float) -> str:
+    """Return the same for windows of stride one."""
+    emit = ctx.emit
+    kernel, dilations = [axis.kernel for axis in axes], [axis.dilation for axis in axes]
+    begins = [axis.reach - static(axis.begin) for axis in axes]
+    ends = [axis.reach + static(axis.missing) for axis in axes]
+    # not by the pooling's own pads: onnxruntime 1.23 counts those wrongly in opset 19 to 21
+    padded = emit.pad(dy, [0, 0, *begins, 0, 0, *ends])
+    return window_sum(emit, padded, kernel, dilations, scale=scale)
+
+
+def _is_side_by_side(axis: Axis) -> bool:
+    """Return whether windows along an axis touch, and begin where the map does."""
+    begins = isinstance(axis.begin, int) and axis.begin == 0
+    known = axis.is_static or not axis.ceil
+    return begins and axis.kernel == axis.stride and axis.dilation == 1 and known
+
+
+def _repeated(ctx: Context, dy: str, x: str, axes: list[Axis]) -> str:
+    """Return dy repeated for every position of its window, zeros behind the last one.
+
+    Raises:
+        FormulaError: a size is known at run time only, and the opset is below 9.
+    """
+    emit, rank = ctx.emit, len(axes)
+    if all(axis.is_static and axis.count == 1 and axis.kernel == axis.size for axis in axes):
+        return emit.expand_like(dy, x)
+    strides = [axis.stride for axis in axes]
+    if emit.opset >= 13:
+        scales = emit.constant(np.array([1, 1, *strides], np.float32), "scales")
+        dy = emit.node(
+            "Resize",
+            [dy, "", scales],
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+    else:
+        behind: list[Size] = []
+        for i, axis in reversed(list(enumerate(axes))):
+            dy = put_together(emit, [dy] * axis.stride, 2 + i, axis.count, behind)
+            behind.insert(0, axis.count * axis.stride)
+    ends = [axis.size - axis.count * axis.stride for axis in axes]
+    return pad(emit, dy, [0] * (4 + rank) + ends)
 
 
 def pooled_axes(ctx: Context, x: str, y: str) -> list[Axis]:

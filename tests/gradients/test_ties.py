@@ -8,6 +8,7 @@ Where a function is finite, so is its gradient: far out, and where the derivativ
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -133,6 +134,52 @@ def test_kink(name: str) -> None:
     case, a, gradient = kink(name)
     for opset in case.checked_opsets():
         np.testing.assert_allclose(gradient_at(case, a, opset, reverse), gradient, rtol=1e-6)
+
+
+WINDOWS: dict[str, tuple[int, ...]] = {
+    # attributes of a MaxPool: shape of A
+    "kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]": (2, 3, 8, 7),
+    "kernel_shape=[2, 2], strides=[2, 2]": (2, 3, 6, 7),
+    "kernel_shape=[5, 3], pads=[2, 1, 2, 1]": (1, 2, 6, 7),
+    "kernel_shape=[2, 3], dilations=[3, 2], strides=[2, 3], pads=[1, 2, 0, 1]": (1, 2, 8, 9),
+    "kernel_shape=[2, 3, 2], strides=[2, 1, 2], pads=[0, 1, 1, 0, 1, 0]": (1, 2, 4, 5, 4),
+}
+
+
+@pytest.mark.parametrize("attributes", WINDOWS)
+def test_max_pool_gives_all_to_the_first_of_equal_values(attributes: str) -> None:
+    shape = WINDOWS[attributes]
+    case = Case(f"ties: {attributes}", f"y = MaxPool<{attributes}>(A)", shape, (10, 26))
+    # three values, negative ones: every window has ties, along both axes and across them
+    a = np.random.default_rng(0).integers(-3, 0, shape).astype(np.float32)
+    found = gradient_at(case, a, case.main_opset, reverse)
+    np.testing.assert_array_equal(found, _firsts(attributes, a))
+
+
+def _firsts(attributes: str, a: Array) -> Array:
+    """Return how many windows have every element as their first maximum, in row-major order."""
+    given = {
+        name: ast.literal_eval(text) for name, text in re.findall(r"(\w+)=(\[.*?\])", attributes)
+    }
+    kernel, sizes = given["kernel_shape"], a.shape[2:]
+    rank = len(kernel)
+    strides, dilations = (given.get(name, [1] * rank) for name in ("strides", "dilations"))
+    pads = given.get("pads", [0] * (2 * rank))
+    counts = [
+        (sizes[i] + pads[i] + pads[rank + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+        for i in range(rank)
+    ]
+    result = np.zeros_like(a)
+    for window in np.ndindex(*a.shape[:2], *counts):
+        image, channel, *o = window
+        elements = [
+            tuple(o[i] * strides[i] - pads[i] + k[i] * dilations[i] for i in range(rank))
+            for k in np.ndindex(*kernel)
+        ]
+        inside = [p for p in elements if all(0 <= p[i] < sizes[i] for i in range(rank))]
+        first = max(inside, key=lambda p: a[image, channel][p])  # the first of equal ones
+        result[image, channel][first] += 1
+    return result
 
 
 @pytest.mark.parametrize("name", EXTREMES)

@@ -57,6 +57,22 @@ def _both(op_type: str) -> list[Case]:
         pool("padded at the end", "kernel_shape=[3, 2], strides=[1, 2], pads=[0, 0, 2, 1]"),
         pool("of one element", "kernel_shape=[1, 1], strides=[2, 2]", (2, 2, 5, 4)),
         pool("of the whole map", "kernel_shape=[4, 3]", (2, 3, 4, 3)),
+        pool("of the whole map, strided", "kernel_shape=[4, 3], strides=[4, 3]", (2, 3, 4, 3)),
+        pool("of one element, stride one", "kernel_shape=[1, 1]", (2, 2, 3, 4)),
+        pool("5 x 5, stride one", "kernel_shape=[5, 5], pads=[2, 2, 2, 2]", (1, 2, 4, 6)),
+        pool("6, stride 4, 1-D", "kernel_shape=[6], strides=[4], pads=[3, 2]", (1, 2, 13)),
+        pool(
+            "side by side, of unknown size",
+            "kernel_shape=[2, 3], strides=[2, 3]",
+            (2, 2, 5, 7),
+            opsets=(10, 26),
+            symbolic=(0, 2, 3),
+        ),
+        pool(
+            "3-D, side by side",
+            "kernel_shape=[2, 2, 1], strides=[2, 2, 1]",
+            (1, 2, 4, 5, 2),
+        ),
         pool("1-D", "kernel_shape=[3], strides=[2], pads=[1, 0]", (2, 3, 8)),
         pool(
             "3-D",

@@ -15,7 +15,7 @@ LAYOUT_REFUSALS = [
         (
             Case(
                 f"{op_type} of unknown size in opset 9",
-                f"y = {op_type}<kernel_shape=[2, 2], strides=[2, 2]>(A)",
+                f"y = {op_type}<kernel_shape=[3, 3], strides=[2, 2]>(A)",
                 _MAP,
                 (7, 9),
                 symbolic=_UNKNOWN,
