@@ -9,12 +9,13 @@ from onnx_gradcam.export.simplify.added import Added, Rule, rewrite
 from onnx_gradcam.export.simplify.one_hot import take_class
 from onnx_gradcam.export.simplify.same import skip_same
 from onnx_gradcam.export.simplify.scales import fold_scale
+from onnx_gradcam.export.simplify.steps import step_mask
 from onnx_gradcam.export.simplify.stretches import skip_expand
 from onnx_gradcam.export.simplify.swish import join_swish
 from onnx_gradcam.export.simplify.zero_rows import keep_zeros_apart
 from onnx_gradcam.gradients.emitter import Dim, Emitter
 
-_RULES: tuple[Rule, ...] = (skip_same, join_swish, skip_expand, fold_scale)
+_RULES: tuple[Rule, ...] = (skip_same, step_mask, join_swish, skip_expand, fold_scale)
 
 
 def simplify(
