@@ -66,7 +66,7 @@ NOTES = {
     " the map (`gradients/sub_pixel.py`), put together by Concat. *DepthToSpace*: one to as many"
     " times the channels as there are phases, their kernels filled up with zeros.",
     "MaxPool": "*positions*: one Slice, comparison and product per position of a window, and a"
-    " ConvTranspose. *along axes*: along one axis after the other, by phases.",
+    " ConvTranspose. The export: along one axis after the other, by phases.",
     "AveragePool": "*phases*: as above, of ones. *Pad, AveragePool*: an average pooling of the"
     " padded dy. The export repeats dy by Resize where windows are side by side, and by Expand"
     " where there is one.",

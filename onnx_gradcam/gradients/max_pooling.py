@@ -55,7 +55,10 @@ def max_pool_gradient(ctx: Context, dy: str, x: str, y: str) -> str:
 
 
 def _pooled_along(ctx: Context, x: str, i: int, axes: list[Axis]) -> str:
-    """Return x pooled along one spatial axis, its windows placed as those of the node."""
+    """Return x pooled along one spatial axis, its windows placed as those of the node.
+
+    Its node may be of a later opset, and name defaults that this one does not know.
+    """
 
     def alone(name: str, neutral: int) -> list[int] | None:
         values = ctx.attribute(name)
@@ -69,10 +72,10 @@ def _pooled_along(ctx: Context, x: str, i: int, axes: list[Axis]) -> str:
         [x],
         kernel_shape=alone("kernel_shape", 1),
         strides=alone("strides", 1),
-        dilations=alone("dilations", 1),
+        dilations=alone("dilations", 1) if axes[i].dilation > 1 else None,
         pads=alone("pads", 0),
         auto_pad=ctx.attribute("auto_pad"),
-        ceil_mode=ctx.attribute("ceil_mode"),
+        ceil_mode=1 if axes[i].ceil else None,
     )
 
 
