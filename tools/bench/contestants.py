@@ -64,4 +64,6 @@ ENGINES: dict[str, Engine] = {
 
 PEERS = tuple(name for name, engine in ENGINES.items() if engine.peer)
 
-ALL_OURS = Engine("all of ours", "tools.bench.ort_engines:ours", False)
+ALL_OURS = Engine(
+    "all of ours", "tools.bench.ort_engines:ours", False, ("onnxruntime", "numpy"), False
+)

@@ -20,6 +20,7 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -117,7 +118,7 @@ class Worker:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        if not process.stdin.closed:
+        with suppress(BrokenPipeError):
             process.stdin.close()
         try:
             process.wait(10)
@@ -126,9 +127,13 @@ class Worker:
             process.wait()
         process.stdout.close()
 
-    def prepare(self, batch: int) -> list[str]:
-        """Have it load and warm up for a batch size; return the names of its contestants."""
-        return list(self._ask("prepare", batch)["names"])
+    def start_preparing(self, batch: int) -> None:
+        """Have it load and warm up for a batch size, without waiting: several load at once."""
+        self._send("prepare", batch)
+
+    def prepared(self) -> list[str]:
+        """Wait for what `start_preparing` began; return the names of its contestants."""
+        return list(self._answer()["names"])
 
     def run(self, times: int, untimed: int = 0) -> dict[str, list[float]]:
         """Have it time its contestants; return seconds by contestant."""
@@ -143,25 +148,33 @@ class Worker:
         return self._ask("report", packages)
 
     def _ask(self, command: str, argument: Any) -> dict[str, Any]:
-        """Send a command and return its answer.
+        self._send(command, argument)
+        return self._answer()
+
+    def _send(self, command: str, argument: Any) -> None:
+        stream = self._process.stdin
+        assert stream is not None
+        with suppress(BrokenPipeError):  # it ended: there will be no answer
+            stream.write(json.dumps([command, argument]).encode() + b"\n")
+            stream.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        """Return its answer.
 
         Raises:
             WorkerError: it failed, ended, or took too long.
         """
-        process = self._process
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps([command, argument]).encode() + b"\n")
-            process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:
-            raise WorkerError(self._last_words()) from error
         answer = json.loads(self._line())
         if "error" in answer:
             raise WorkerError(answer["error"])
         return dict(answer)
 
     def _line(self) -> bytes:
-        """Return the next line of its output; raise `WorkerError` where none comes."""
+        """Return the next line of its output.
+
+        Raises:
+            WorkerError: none comes.
+        """
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         until = time.monotonic() + self._limit_s

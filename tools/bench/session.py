@@ -68,18 +68,18 @@ class Driver:
     Attributes:
         plan: what to measure.
         scratch: a folder for files and logs.
-        all_ours: the worker that holds all our contestants.
-        engines: the workers that take turns, by name.
         versions: package -> version, of all engines that ran.
         installed: engine -> bytes on disk of the packages that it loaded.
+        all_ours: the worker that holds all our contestants.
+        engines: the workers that take turns, by name.
     """
 
     plan: Plan
     scratch: Path
-    all_ours: Engine = ALL_OURS
-    engines: Mapping[str, Engine] = field(default_factory=lambda: ENGINES)
     versions: dict[str, str] = field(default_factory=dict)
     installed: dict[str, int] = field(default_factory=dict)
+    all_ours: Engine = ALL_OURS
+    engines: Mapping[str, Engine] = field(default_factory=lambda: ENGINES)
 
     def measure(self, subject: Subject) -> Iterator[Cell]:
         """Yield the cells of one model as they are done."""
@@ -104,10 +104,12 @@ class Driver:
             for batch in self.plan.batches:
                 cell = Cell(OURS, subject.name, layer, batch, files.target, files.builder)
                 try:
-                    cell.turns = {name: [] for name in worker.prepare(batch)}
+                    worker.start_preparing(batch)
+                    cell.turns = {name: [] for name in worker.prepared()}
                     for _ in range(self._repetitions(worker)):
                         for name, seconds in worker.run(1).items():
                             cell.turns[name].append(seconds)
+                    self.versions |= worker.report(self.all_ours.packages)["versions"]
                 except WorkerError as error:
                     cell.turns, cell.failures = {}, {PLAIN: str(error)}
                 yield cell
@@ -164,10 +166,18 @@ class Driver:
         The others are noted in the cell with the reason.
         """
         reference: NDArray[Any] | None = None
-        taken = {}
+        taken, names = {}, []
+        for worker in workers.values():
+            worker.start_preparing(batch)
         for name, worker in workers.items():
             try:
-                worker.prepare(batch)
+                worker.prepared()
+                names.append(name)
+            except WorkerError as error:
+                cell.failures[name] = str(error)
+        for name in names:
+            worker = workers[name]
+            try:
                 path = self.scratch / "maps.npy"
                 if self.engines[name].compared and worker.save_maps(path):
                     maps = np.load(path)

@@ -86,7 +86,8 @@ def _finished(maps: Tensor, images: Tensor) -> Array:
     """Return maps ``(N, h, w)`` stretched, resized and stretched again, as all others do it."""
     size = images.shape[2:]
     resized = functional.interpolate(_stretched(maps)[:, None], size, mode="bilinear")
-    return _stretched(resized[:, 0]).numpy()
+    finished: Array = _stretched(resized[:, 0]).numpy()
+    return finished
 
 
 def _stretched(maps: Tensor) -> Tensor:
