@@ -9,7 +9,8 @@ torchvision architectures lie in `--models-dir`, and are made there where PYTHON
 Our own contestants run in one process, interleaved; engines that are compared with each other run
 in a process each, one at a time (`--peer-python`: an environment with torch, torchvision, grad-cam,
 torchcam, captum, openvino, openvino_xai, onnx-ad and onnxruntime). What of it is missing, the
-tables say.
+tables say. `--compare` measures what the older run did, unless other models, layers or batches are
+named.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from tools.bench.compare import BAD, changes, notes  # noqa: E402
 from tools.bench.contestants import ENGINES, EXPLAINED, PEERS, PLAIN  # noqa: E402
 from tools.bench.page import document, write_page  # noqa: E402
-from tools.bench.results import Cell, Results, ResultsError  # noqa: E402
+from tools.bench.results import OURS, Cell, Results, ResultsError  # noqa: E402
 from tools.bench.session import Driver, Plan  # noqa: E402
 from tools.bench.subjects import SUBJECTS, Subject, subject_of  # noqa: E402
 
@@ -41,16 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         old = None if options.compare is None else Results.load(options.compare)
-        new = None if options.results is None else Results.load(options.results)
-        subjects = tuple(map(subject_of, options.models or SUBJECTS))
+        settle(options, old)
+        if options.results is None:
+            new = measure(tuple(map(subject_of, options.models)), plan_of(options))
+        else:
+            new = Results.load(options.results)
     except (ResultsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.check:
-        options.seconds, options.repetitions, options.batch = 0.0, (3, 3), [1]
-        subjects = (SUBJECTS["tiny_shapes"],)
-    if new is None:
-        new = measure(subjects, plan_of(options))
     output = options.output
     if output is None and old is None and not options.check:
         output = PAGE
@@ -73,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--layer", action="append", help="as for export; may be repeated (auto and 0)")
     add("--peer-layer", action="append", help="likewise, for the comparison with peers (auto)")
     add("--batch", action="append", type=int, help="may be repeated (1 and 8)")
-    add("--threads", type=int, default=os.cpu_count() or 1)
+    add("--threads", type=int, help="of every engine (one a core)")
     add("--seconds", type=float, default=10.0, help="time for each line of a table, about")
     add("--repetitions", type=int, nargs=2, default=(15, 60), help="of ours: at least, at most")
     add("--peer-python", metavar="PYTHON", help="interpreter of the peers' environment")
@@ -86,6 +85,19 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def settle(options: argparse.Namespace, old: Results | None) -> None:
+    """Fill in what was not asked for: what the older run measured, where there is one."""
+    cells = [] if old is None else list(old.of_group(OURS))
+    if options.check:
+        options.models, options.batch = ["tiny_shapes"], [1]
+        options.seconds, options.repetitions = 0.0, (3, 3)
+    options.models = options.models or list(dict.fromkeys(c.model for c in cells)) or list(SUBJECTS)
+    options.layer = options.layer or list(dict.fromkeys(c.layer for c in cells)) or ["auto", "0"]
+    options.batch = options.batch or list(dict.fromkeys(c.batch for c in cells)) or [1, 8]
+    then = None if old is None else old.settings["threads"]
+    options.threads = options.threads or then or os.cpu_count() or 1
+
+
 def plan_of(options: argparse.Namespace) -> Plan:
     """Return what the options ask to measure."""
     peers = tuple(options.engine or PEERS) if options.peer_python else ()
@@ -93,9 +105,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
         own_python=sys.executable,
         peer_python=options.peer_python,
         engines=tuple(name for name in ENGINES if name in {PLAIN, EXPLAINED, *peers} and peers),
-        layers=tuple(options.layer or ("auto", "0")),
+        layers=tuple(options.layer),
         peer_layers=tuple(options.peer_layer or ("auto",)),
-        batches=tuple(options.batch or (1, 8)),
+        batches=tuple(options.batch),
         threads=options.threads,
         seconds=options.seconds,
         repetitions=tuple(options.repetitions),

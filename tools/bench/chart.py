@@ -9,8 +9,10 @@ from xml.sax.saxutils import escape
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 860, 170, 30, 34, 78, 46
 """In pixels; TOP holds title and legend, BOTTOM the axis."""
 
-COLOURS = ("#d62728", "#7f7f7f", "#1f77b4", "#17a2b8", "#9467bd", "#2ca02c", "#ff7f0e", "#8c564b")
-TICKS = (0.9, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
+COLOURS = ("#d55e00", "#777777", "#0072b2", "#56b4e9", "#cc79a7", "#009e73", "#e69f00", "#000000")
+"""Told apart by colour-blind readers too (the palette of Okabe and Ito)."""
+
+TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 
 _LEGEND_COLUMNS = 4
 
@@ -24,7 +26,7 @@ def dot_plot(title: str, rows: Mapping[str, Mapping[str, float]], series: Sequen
         series: names in the order of the legend; the first is drawn last, on top, and larger.
     """
     values = [value for row in rows.values() for value in row.values()] or [1.0]
-    low = min(0.9, *values)
+    low = min(0.93, *values)
     high = next((tick for tick in TICKS if tick >= max(values)), max(values))
     legend = math.ceil(len(series) / _LEGEND_COLUMNS)
     top = TOP + 18 * (legend - 1)

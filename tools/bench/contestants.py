@@ -52,7 +52,7 @@ ENGINES: dict[str, Engine] = {
     "torchcam": Engine("torchcam", "tools.bench.torch_engines:torchcam", True, ("torchcam",)),
     "captum": Engine("captum", "tools.bench.torch_engines:captum", True, ("captum",)),
     "openvino_xai": Engine(
-        "openvino_xai, ReciproCAM",
+        "openvino_xai",
         "tools.bench.openvino_engine:reciprocam",
         True,
         ("openvino", "openvino_xai"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ MEGABYTE = 1_000_000
 def write_page(results: Results, page: Path) -> None:
     """Write the page, its picture, and the results as JSON beside it."""
     picture = page.parent / "pictures" / f"{page.stem}.svg"
-    text = document(results)
+    text = document(results, page.stem)
     if any(results.of_group(PEERS)):
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(plot(results), encoding="utf-8")
@@ -35,8 +36,8 @@ def write_page(results: Results, page: Path) -> None:
     results.save(page.with_suffix(".json"))
 
 
-def document(results: Results) -> str:
-    """Return the page in Markdown."""
+def document(results: Results, stem: str = "performance") -> str:
+    """Return the page in Markdown, that of a file of this name."""
     machine, settings = results.machine, results.settings
     versions = ", ".join(f"{name} {version}" for name, version in sorted(results.versions.items()))
     parts = [
@@ -45,12 +46,12 @@ def document(results: Results) -> str:
         f" {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB,"
         f" {machine['system']}, Python {machine['python']}. {settings['threads']} threads for every"
         f" engine. {versions}. All single times are in"
-        " [performance.json](performance.json).\n",
+        f" [{stem}.json]({stem}.json).\n",
         "Each model is named after its file or its torchvision architecture: those have random"
         " weights (speed does not depend on them), opset 17 and a free batch size;"
         " `tiny_shapes` and `efficientnet_lite0` are the trained models of this repository.\n",
         *_ours(results),
-        *_peers(results),
+        *_peers(results, stem),
         "## Measure again\n",
         "    python tools/benchmark.py --peer-python PYTHON\n",
         "measures everything and writes this page; PYTHON is that of an environment with the peers."
@@ -61,7 +62,15 @@ def document(results: Results) -> str:
         " either run. Something slower ends in exit code 1. Both runs belong on the same machine;"
         " `--results NEW.json` compares without measuring.\n",
     ]
-    return "\n".join(parts)
+    return "\n".join(map(_wrapped, parts))
+
+
+def _wrapped(part: str) -> str:
+    """Return a paragraph in lines of the width of the other pages; anything else as it is."""
+    if part[:1] in "|!#" or part.startswith("    "):
+        return part
+    lines = textwrap.wrap(part, 100, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*lines, ""]) if part.endswith("\n") else "\n".join(lines)
 
 
 def _ours(results: Results) -> Iterator[str]:
@@ -85,19 +94,22 @@ def _ours(results: Results) -> Iterator[str]:
 def _ours_row(cell: Cell) -> list[str]:
     plain = timing(cell.turns[PLAIN])
     mark = "ʳ" if cell.builder == "reverse" else ""
-    over = [str(ratio(cell.turns[name], cell.turns[PLAIN])) for name in COLUMNS]
+    over = [
+        str(ratio(cell.turns[name], cell.turns[PLAIN])) if name in cell.turns else ""
+        for name in COLUMNS
+    ]
     quartiles = f"{plain.low * 1e3:.2f} to {plain.high * 1e3:.2f}"
     milliseconds = f"{plain.median * 1e3:.2f} ({quartiles})"
     return [cell.model + mark, f"`{cell.layer}`", str(cell.batch), milliseconds, *over]
 
 
-def _peers(results: Results) -> Iterator[str]:
+def _peers(results: Results, stem: str) -> Iterator[str]:
     cells = list(results.of_group(PEERS))
     if not cells:
         return
     engines = _measured(cells)
     yield "## Against what else there is\n"
-    yield "![time of each engine over plain inference](pictures/performance.svg)\n"
+    yield f"![time of each engine over plain inference](pictures/{stem}.svg)\n"
     yield (
         "The same weights, images and threads, each engine in a process of its own, one of them"
         " running at a time, in an order that changes from round to round. Every engine gives the"
@@ -105,10 +117,10 @@ def _peers(results: Results) -> Iterator[str]:
         f" maps were compared with ours first: one that differs by more than {TOLERANCE} of a range"
         " of 1 is not timed. *onnxruntime* and *torch, forward only* give scores alone and are what"
         " the others could reach at best. openvino_xai computes Recipro-CAM, another method without"
-        " gradients. captum is told the class, so it runs the network once before. onnx-ad:"
-        " the original file with the target layer as one more output, then onnx-ad's reverse model"
-        " of the part behind it, and the same NumPy as ours. Ratios over *onnxruntime*, ± as above."
-        "\n"
+        " gradients, one image at a time. captum is told the class, so it runs the network once"
+        " before. onnx-ad: the original file with the target layer as one more output, then"
+        " onnx-ad's reverse model of the part behind it, and the same NumPy as ours. Ratios over"
+        " *onnxruntime*, ± as above.\n"
     )
     reasons: dict[str, int] = {}
     labels = [ENGINES[name].label for name in engines]
@@ -164,8 +176,8 @@ def _megabytes(size: int | None) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown, with a line to follow it."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    lines = [f"| {' | '.join(line)} |" for line in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:], ""])
 
 
 def plot(results: Results) -> str:

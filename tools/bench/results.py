@@ -86,12 +86,12 @@ class Results:
         return (cell for cell in self.cells if cell.group == group)
 
     def save(self, path: Path) -> None:
-        """Write it, one cell a line; times in whole microseconds."""
+        """Write it, one cell a line; times in microseconds."""
         head = {"format": FORMAT, **{k: v for k, v in vars(self).items() if k != "cells"}}
         lines = []
         for cell in self.cells:
             turns = {
-                name: [[round(s * 1e6) for s in turn] for turn in turns]
+                name: [[round(s * 1e6, 1) for s in turn] for turn in turns]
                 for name, turns in cell.turns.items()
             }
             values = {**vars(cell), "turns": turns, "figures": cell.figures()}
@@ -115,7 +115,7 @@ class Results:
             for cell in values.pop("cells"):
                 del cell["figures"]
                 cell["turns"] = {
-                    name: [[us / 1e6 for us in turn] for turn in turns]
+                    name: [[round(us / 1e6, 7) for us in turn] for turn in turns]
                     for name, turns in cell["turns"].items()
                 }
                 cells.append(Cell(**cell))

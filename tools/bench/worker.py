@@ -88,7 +88,7 @@ class Server:
                 run = contestants[name]
                 start = time.perf_counter()
                 run()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(round(time.perf_counter() - start, 7))
         return {"seconds": seconds}
 
     def maps(self, path: str) -> dict[str, Any]:
