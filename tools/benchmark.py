@@ -31,10 +31,14 @@ from tools.bench.contestants import ENGINES, EXPLAINED, PEERS, PLAIN  # noqa: E4
 from tools.bench.page import document, write_page  # noqa: E402
 from tools.bench.results import OURS, Cell, Results, ResultsError  # noqa: E402
 from tools.bench.session import Driver, Plan  # noqa: E402
-from tools.bench.subjects import SUBJECTS, Subject, subject_of  # noqa: E402
+from tools.bench.subjects import SUBJECTS, Subject, UnknownSubjectError, subject_of  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
 MODELS = ROOT / "build" / "benchmark"
+
+BATCHES = (1, 8)
+LAYERS = {"auto": BATCHES, "0": (1,)}
+"""What is measured unless something else is asked for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
             new = measure(tuple(map(subject_of, options.models)), plan_of(options))
         else:
             new = Results.load(options.results)
-    except (ResultsError, ValueError) as error:
+    except (ResultsError, UnknownSubjectError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     output = options.output
@@ -71,10 +75,15 @@ def parser() -> argparse.ArgumentParser:
     add("models", nargs="*", metavar="MODEL")
     add("--layer", action="append", help="as for export; may be repeated (auto and 0)")
     add("--peer-layer", action="append", help="likewise, for the comparison with peers (auto)")
-    add("--batch", action="append", type=int, help="may be repeated (1 and 8)")
+    add(
+        "--batch",
+        action="append",
+        type=int,
+        help="number of images; may be repeated (1 and 8; layer 0: 1)",
+    )
     add("--threads", type=int, help="of every engine (one a core)")
-    add("--seconds", type=float, default=10.0, help="time for each line of a table, about")
-    add("--repetitions", type=int, nargs=2, default=(15, 60), help="of ours: at least, at most")
+    add("--seconds", type=float, default=8.0, help="time for each line of a table, about")
+    add("--repetitions", type=int, nargs=2, default=(10, 60), help="of ours: at least, at most")
     add("--peer-python", metavar="PYTHON", help="interpreter of the peers' environment")
     add("--engine", action="append", choices=PEERS, help="a peer; may be repeated (all)")
     add("--models-dir", type=Path, default=MODELS, help="ONNX files of torchvision architectures")
@@ -92,8 +101,14 @@ def settle(options: argparse.Namespace, old: Results | None) -> None:
         options.models, options.batch = ["tiny_shapes"], [1]
         options.seconds, options.repetitions = 0.0, (3, 3)
     options.models = options.models or list(dict.fromkeys(c.model for c in cells)) or list(SUBJECTS)
-    options.layer = options.layer or list(dict.fromkeys(c.layer for c in cells)) or ["auto", "0"]
-    options.batch = options.batch or list(dict.fromkeys(c.batch for c in cells)) or [1, 8]
+    usual: dict[str, tuple[int, ...]] = {}
+    for cell in cells:
+        usual[cell.layer] = tuple(dict.fromkeys((*usual.get(cell.layer, ()), cell.batch)))
+    usual = usual or LAYERS
+    batches = tuple(options.batch or ())
+    layers = options.layer or usual
+    options.layers = {name: batches or usual.get(name, BATCHES) for name in layers}
+    options.peer_layers = {name: batches or BATCHES for name in options.peer_layer or ["auto"]}
     then = None if old is None else old.settings["threads"]
     options.threads = options.threads or then or os.cpu_count() or 1
 
@@ -105,9 +120,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
         own_python=sys.executable,
         peer_python=options.peer_python,
         engines=tuple(name for name in ENGINES if name in {PLAIN, EXPLAINED, *peers} and peers),
-        layers=tuple(options.layer),
-        peer_layers=tuple(options.peer_layer or ("auto",)),
-        batches=tuple(options.batch),
+        layers=options.layers,
+        peer_layers=options.peer_layers,
         threads=options.threads,
         seconds=options.seconds,
         repetitions=tuple(options.repetitions),

@@ -17,7 +17,9 @@ from tools.bench.compare import changes, notes
 from tools.bench.contestants import AGAIN, EXPLAINED, EXPORTED, OURS, PLAIN
 from tools.bench.page import document, write_page
 from tools.bench.results import Cell, Results, ResultsError
+from tools.bench.session import Plan
 from tools.bench.statistics import ratio, timing
+from tools.bench.subjects import SUBJECTS
 
 MACHINE = {"processor": "P", "cores": 2, "memory_gb": 8, "system": "S", "python": "3.11"}
 
@@ -201,6 +203,25 @@ def test_a_page_without_peers_shows_no_picture(tmp_path: Path) -> None:
     write_page(results(22), tmp_path / "page.md")
     assert not (tmp_path / "pictures").exists()
     assert "## Against" not in document(results(22))
+
+
+def planned(*arguments: str, old: Results | None = None) -> tuple[list[str], Plan]:
+    options = benchmark.parser().parse_args(arguments)
+    benchmark.settle(options, old)
+    return options.models, benchmark.plan_of(options)
+
+
+def test_what_is_measured() -> None:
+    models, plan = planned()
+    assert models == list(SUBJECTS)
+    assert plan.layers == {"auto": (1, 8), "0": (1,)}
+    assert plan.engines == ()
+    assert planned("--layer", "0", "--batch", "8", "--batch", "2")[1].layers == {"0": (8, 2)}
+    peers = planned("--peer-python", "python", "--engine", "captum", "--peer-layer", "0")[1]
+    assert peers.engines == (PLAIN, EXPLAINED, "captum")
+    assert peers.peer_layers == {"0": (1, 8)}
+    models, plan = planned("--compare", "old.json", old=results(22))
+    assert (models, plan.layers, plan.threads) == (["net"], {"auto": (1,)}, 2)
 
 
 def test_an_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

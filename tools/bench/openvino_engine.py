@@ -19,6 +19,9 @@ from tools.bench.protocol import Task
 from tools.bench.subjects import TOKENS
 from tools.bench.worker import Array, Prepare, Prepared
 
+LARGEST_MASKS = 4_000_000_000
+"""In bytes."""
+
 
 def reciprocam(task: Task) -> Prepare:
     """Return Recipro-CAM of the target layer, as a model with a map for each class.
@@ -39,10 +42,23 @@ def reciprocam(task: Task) -> Prepare:
             for node in model.get_ordered_ops()
             if any(task.tensor in output.get_names() for output in node.outputs())
         )
+        refuse_masks(node.get_output_partial_shape(0))
         method = methods.ReciproCAM(model, target_layer=node.get_friendly_name(), **options)
     settings = {"INFERENCE_NUM_THREADS": task.threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(method.prepare_model(load_model=False), "CPU", settings)
     return lambda images: Prepared({"openvino_xai": partial(explain, compiled, images)})
+
+
+def refuse_masks(shape: Any) -> None:
+    """Refuse a feature map whose masks, one of its size for each of its cells, fill the machine.
+
+    Raises:
+        MemoryError: they would.
+    """
+    _, channels, height, width = (size.get_length() for size in shape)
+    size = channels * (height * width) ** 2 * 4
+    if size > LARGEST_MASKS:
+        raise MemoryError(f"Recipro-CAM would keep {size / 1e9:.0f} GB of masks for this layer")
 
 
 def explain(compiled: Any, images: Array) -> Array:

@@ -40,9 +40,8 @@ class Plan:
         own_python: interpreter of our workers.
         peer_python: interpreter of the peers; None leaves them out.
         engines: who takes turns, names of `ENGINES`; nobody, and only ours are measured.
-        layers: as ``--layer``, for our own contestants.
+        layers: as ``--layer`` -> numbers of images, for our own contestants.
         peer_layers: likewise, for the comparison with peers.
-        batches: numbers of images.
         threads: of every engine.
         seconds: how long to measure one cell, about.
         repetitions: of ours, at least and at most.
@@ -52,9 +51,8 @@ class Plan:
     own_python: str
     peer_python: str | None
     engines: tuple[str, ...]
-    layers: tuple[str, ...]
-    peer_layers: tuple[str, ...]
-    batches: tuple[int, ...]
+    layers: Mapping[str, tuple[int, ...]]
+    peer_layers: Mapping[str, tuple[int, ...]]
     threads: int
     seconds: float
     repetitions: tuple[int, int]
@@ -84,24 +82,25 @@ class Driver:
     def measure(self, subject: Subject) -> Iterator[Cell]:
         """Yield the cells of one model as they are done."""
         plan = self.plan
-        for layer in dict.fromkeys(plan.layers + (plan.peer_layers if plan.engines else ())):
+        peer_layers = plan.peer_layers if plan.engines else {}
+        for layer in {**plan.layers, **peer_layers}:
             try:
                 model = original(subject, plan.models, plan.peer_python)
                 files = export(model, layer, self.scratch / subject.name / layer.replace("/", "_"))
             except FilesError as error:
-                for batch in plan.batches:
+                for batch in plan.layers.get(layer, ()):
                     failures = {PLAIN: str(error)}
                     yield Cell(OURS, subject.name, layer, batch, failures=failures)
                 continue
             if layer in plan.layers:
                 yield from self.ours(subject, layer, files)
-            if plan.engines and layer in plan.peer_layers:
+            if layer in peer_layers:
                 yield from self.in_turn(subject, layer, files)
 
     def ours(self, subject: Subject, layer: str, files: ModelFiles) -> Iterator[Cell]:
         """Yield what our contestants take, all in one process."""
         with self._worker("ours", self.all_ours, subject, layer, files) as worker:
-            for batch in self.plan.batches:
+            for batch in self.plan.layers[layer]:
                 cell = Cell(OURS, subject.name, layer, batch, files.target, files.builder)
                 try:
                     worker.start_preparing(batch)
@@ -123,7 +122,7 @@ class Driver:
                 )
                 for name in self.plan.engines
             }
-            for batch in self.plan.batches:
+            for batch in self.plan.peer_layers[layer]:
                 cell = Cell(PEERS, subject.name, layer, batch, files.target, files.builder)
                 taken = self._ready(workers, batch, cell)
                 self._take_turns(workers, taken, cell)

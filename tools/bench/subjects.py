@@ -52,16 +52,20 @@ SUBJECTS: dict[str, Subject] = {
 """In the order of the tables. The two that have a file are the demonstration models."""
 
 
+class UnknownSubjectError(Exception):
+    """Neither a name of `SUBJECTS` nor a file."""
+
+
 def subject_of(argument: str) -> Subject:
     """Return the subject of that name, or one of a file that only ONNX engines can run.
 
     Raises:
-        ValueError: neither a name nor a file.
+        UnknownSubjectError: neither a name nor a file.
     """
     known = SUBJECTS.get(argument)
     path = Path(argument)
     if known is None and not path.is_file():
-        raise ValueError(
+        raise UnknownSubjectError(
             f"{argument!r} is neither a file nor one of {', '.join(SUBJECTS)}; name one of them"
         )
     return known or Subject(path.stem, path)
