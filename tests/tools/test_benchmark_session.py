@@ -126,7 +126,12 @@ def test_what_is_not_timed_and_why(tmp_path: Path) -> None:
 
 def test_heat_maps_that_prove_nothing_are_refused() -> None:
     maps = np.stack([np.eye(3), np.eye(3)])
-    assert difference(maps + 0.001, maps) == pytest.approx(0.001)
+    other = maps.copy()
+    other[1, 0, 2] = 0.002
+    assert difference(other, maps) == pytest.approx(0.002)
+    assert difference(0.98 * maps, maps) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(DifferentError, match="by 1:"):
+        difference(0 * maps, maps)
     with pytest.raises(DifferentError, match="shows nothing"):
         difference(0 * maps, 0 * maps)
     with pytest.raises(DifferentError, match=r"shape \(2, 3\), ours have \(2, 3, 3\)"):

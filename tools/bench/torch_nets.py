@@ -48,7 +48,7 @@ def made_of_modules(name: str) -> nn.Module:
     DenseNet applies its last ReLU as a function, in place: a module in front of it would have its
     output overwritten.
     """
-    network = with_classes(randomised(name))
+    network = randomised(name)
     if not name.startswith("densenet"):
         return network
     parts = OrderedDict(
@@ -61,21 +61,9 @@ def made_of_modules(name: str) -> nn.Module:
     return nn.Sequential(parts).eval()
 
 
-def with_classes(network: nn.Module) -> nn.Module:
-    """Return the network with weights in its classifier, which a fresh ViT has only zeros in.
-
-    Its gradients would be zeros as well, and all heat maps equal.
-    """
-    generator = torch.Generator().manual_seed(2)
-    for module in network.modules():
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            module.weight.data.normal_(0, module.in_features**-0.5, generator=generator)
-    return network
-
-
 def write_onnx(name: str, path: Path) -> None:
     """Write a torchvision architecture as ONNX."""
-    export_torch(with_classes(randomised(name)), torch.zeros(1, 3, 224, 224), path)
+    export_torch(randomised(name), torch.zeros(1, 3, 224, 224), path)
 
 
 def from_onnx(path: str, target: str) -> tuple[nn.Module, nn.Module]:
