@@ -192,12 +192,12 @@ def attach(
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
         for tensor in constants:
-            model.graph.node.extend(_constant_nodes(tensor, graph.opset()))
+            model.graph.node.extend(constant_nodes(tensor, graph.opset()))
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
     _declare_shapes(model, nodes, emit, {output.name for output in outputs})
-    _declare_captured(model, nodes, graph)
+    declare_captured(model, nodes, graph)
     for given in inputs:
         model.graph.input.append(_value_info(given.name, given.dtype, given.shape))
         if given.default is not None:
@@ -294,14 +294,14 @@ def _declare_shapes(
             model.graph.value_info.append(_value_info(name, known.dtype, shape))
 
 
-def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:
+def declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:
     """Declare sizes that a sub-graph reads from outside: inference there knows no values.
 
     Without it, Resize in a sub-graph does not know how many sizes it gets.
     """
     declared = {value.name: value for value in model.graph.value_info}
-    inner = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
-    for name in sorted({name for body in inner for node in body.node for name in node.input}):
+    captured = {n for node in nodes for n in Graph.reads(node)[sum(map(bool, node.input)) :]}
+    for name in sorted(captured):
         known = graph.type_of(name)
         if known is None or known.dtype != TensorProto.INT64 or known.shape is None:
             continue
@@ -310,7 +310,7 @@ def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -
             value.CopyFrom(_value_info(name, known.dtype, known.shape))
 
 
-def _constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
+def constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
     """Return what computes a constant; before opset 9 Constant holds floats alone."""
     name = tensor.name
     if opset >= 9 or tensor.data_type in FLOATS:
