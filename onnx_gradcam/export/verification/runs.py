@@ -76,7 +76,7 @@ def check_runs(
     subject = Subject(exported, metadata, reference, specs, sizes, given, seed)
     feeds = subject.inputs()
     unoptimised = run(plain, feeds | subject.class_feed(None))
-    if gated is not exported:
+    if metadata.gate:
         yield from check_gate(gated, subject)
     half = source is not None and holds_half(source.model)
     if source is not None:
