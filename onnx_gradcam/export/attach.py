@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
+    GATE_INPUT,
     GRADIENTS_OUTPUT,
     METADATA_PREFIX,
     ExportMetadata,
@@ -185,7 +186,7 @@ def attach(
     warnings = mend_declarations(model, graph)
     optional = any(given.default is not None for given in inputs)
     if optional and model.ir_version < OVERRIDABLE_SINCE_IR:
-        warnings.append(_raise_ir(model))
+        warnings.append(_raise_ir(model, {given.name for given in inputs}))
     names = [output.name for output in outputs]
     nodes = _live_nodes(_without_copies(emit.nodes, names), names)
     read = {name for node in nodes for name in Graph.reads(node)}
@@ -241,16 +242,17 @@ def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
     return [None if is_invented(size) else size for size in (batch, *rest)]
 
 
-def _raise_ir(model: ModelProto) -> str:
+def _raise_ir(model: ModelProto, added: Collection[str]) -> str:
     """Raise IR 3 to 4, the first in which an input can be optional; weights stop being inputs."""
     former, model.ir_version = model.ir_version, OVERRIDABLE_SINCE_IR
     weights = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    keeps = "required" if GATE_INPUT in added else "required or fixed:K"
     return (
         f"IR version raised from {former} to {OVERRIDABLE_SINCE_IR}: before that"
-        " an added input cannot be optional; --class-input required or fixed:K keeps the version"
+        f" an added input cannot be optional; --class-input {keeps} keeps the version"
     )
 
 

@@ -43,6 +43,12 @@ NAME = f"{PREFIX}gate"
 _INSIDE = f"{PREFIX}explained/"
 """Start of names inside where they must differ from those outside."""
 
+_NONE = f"{PREFIX}unexplained/"
+"""Start of names where nothing is explained."""
+
+SHAPES_DIFFER_SINCE_OPSET = 11
+"""Before that, branches of an If must not give different shapes where these are known."""
+
 _SIZES = frozenset({TensorProto.INT64, TensorProto.INT32})
 _LARGEST = 64
 """Larger constants are indices or tables, whose values inference does not ask for."""
@@ -97,8 +103,8 @@ def without_gate(model: ModelProto) -> ModelProto:
     _replace(graph.node, [n for m in graph.node for n in (inside if m.name == NAME else [m])])
     graph.initializer.extend(then.initializer)
     for field in (graph.initializer, graph.input):
-        index = [value.name for value in field].index(GATE_INPUT)
-        del field[index]
+        for index in [i for i, value in enumerate(field) if value.name == GATE_INPUT]:
+            del field[index]
     return opened
 
 
@@ -150,11 +156,33 @@ def _else(given: Sequence[ValueInfoProto], opset: int) -> GraphProto:
     for value in given:
         kind = value.type.tensor_type
         sizes = [0, *(dim.dim_value for dim in list(kind.shape.dim)[1:])]
-        name = f"{PREFIX}unexplained/{value.name}"
+        name = f"{_NONE}{value.name}"
         empty = helper.make_tensor(name, kind.elem_type, sizes, [])
-        nodes += constant_nodes(empty, opset)
-        results.append(helper.make_tensor_value_info(name, kind.elem_type, sizes))
-    return helper.make_graph(nodes, f"{PREFIX}unexplained/no", [], results)
+        if opset < SHAPES_DIFFER_SINCE_OPSET:
+            nodes += _of_open_shape(empty, opset)
+        else:
+            nodes += constant_nodes(empty, opset)
+        results.append(helper.make_tensor_value_info(name, kind.elem_type, None))
+    return helper.make_graph(nodes, f"{_NONE}no", [], results)
+
+
+def _of_open_shape(empty: TensorProto, opset: int) -> list[NodeProto]:
+    """Return what gives an empty tensor of a shape that inference cannot tell: tiled by 1 + 0.
+
+    The 0 is the closed gate.
+    """
+    name = empty.name
+    value, ones, zero, tiles = (f"{name}/{part}" for part in ("value", "ones", "zero", "tiles"))
+    constant = TensorProto()
+    constant.CopyFrom(empty)
+    constant.name = value
+    return [
+        *constant_nodes(constant, opset),
+        *constant_nodes(numpy_helper.from_array(np.ones(len(empty.dims), np.int64), ones), opset),
+        helper.make_node("Cast", [GATE_INPUT], [zero], zero, to=TensorProto.INT64),
+        helper.make_node("Add", [ones, zero], [tiles], tiles),
+        helper.make_node("Tile", [value, tiles], [name], name),
+    ]
 
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
