@@ -187,7 +187,7 @@ def _of_open_shape(empty: TensorProto, opset: int) -> list[NodeProto]:
 
 def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """Return a copy of a node that calls some tensors otherwise, in its sub-graphs too."""
-    copy = _copy(node)
+    copy: NodeProto = _copy(node)
     copy.input[:] = [names.get(name, name) for name in node.input]
     copy.output[:] = [names.get(name, name) for name in node.output]
     for graph in _graphs(copy):

@@ -19,6 +19,8 @@ from onnx_gradcam.export.gate import NAME, without_gate
 from tests.export.networks import NETWORKS, network
 from tests.export.objective_models import objective_model
 from tests.export.objective_seeds import IMAGES
+from tests.export.precisions import HALF, converted
+from tests.export.spatial.transformers import CLASS_TOKEN
 
 BUILDERS = [
     "reverse",
@@ -69,7 +71,7 @@ def drawn(model: onnx.ModelProto) -> Outputs:
 
 
 def compared(
-    folder: Path, model: onnx.ModelProto, feeds: Outputs, **options: Any
+    folder: Path, model: onnx.ModelProto, feeds: Outputs, rounding: float = 0, **options: Any
 ) -> tuple[Outputs, Outputs]:
     """Export with and without a gate, verified; compare; return the outputs, closed and open."""
     options = {"gradient_builder": "reverse"} | options
@@ -83,9 +85,10 @@ def compared(
     own = {output.name for output in model.graph.output}
     assert list(found) == list(expected) == list(closed)
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
+        tolerance = rounding * np.abs(value).max()
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance)
         if name in own:
-            np.testing.assert_array_equal(closed[name], value)
+            np.testing.assert_allclose(closed[name], value, rtol=0, atol=tolerance)
         else:
             assert np.abs(value).max() > 0 or name in {"cam_classes", "cam_boxes"}
             assert len(closed[name]) == 0
@@ -101,7 +104,7 @@ def test_both_positions(tmp_path: Path, name: str, builder: str) -> None:
 
 
 @pytest.mark.parametrize("batch", ["N", "2"])
-@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 18, 21, 23])
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 13, 18, 21, 23, 26])
 def test_each_form_of_if(tmp_path: Path, opset: int, batch: str) -> None:
     model = small(batch, opset)
     closed, found = compared(tmp_path, model, drawn(model), layer="b")
@@ -141,6 +144,32 @@ def test_objectives(tmp_path: Path, body: str, options: dict[str, Any]) -> None:
     compared(tmp_path, objective_model(body), {"image": IMAGES}, **options)
 
 
+def test_attention(tmp_path: Path) -> None:
+    model = CLASS_TOKEN.model()
+    closed, found = compared(tmp_path, model, drawn(model), attention="both")
+    assert closed["cam_attention"].shape == (0, *found["cam_attention"].shape[1:])
+    assert found["cam_legrad"].max() > 0
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    model = converted(NETWORKS["ResNet"].model(), HALF)
+    feeds = {name: value.astype(np.float16) for name, value in drawn(model).items()}
+    closed, found = compared(tmp_path, model, feeds, rounding=2e-3)
+    assert found["logits"].dtype == closed["logits"].dtype == np.float16
+
+
+def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    model = small()
+    source = tmp_path / "source.onnx"
+    onnx.save(model, source, save_as_external_data=True, size_threshold=0, location="weights")
+    report = export_model(source, tmp_path / "gated.onnx", gate=True, gradient_builder="reverse")
+    assert report.verification is not None
+    assert {check.name for check in report.verification.checks if check.passed} >= CHECKS
+    found = run(tmp_path / "gated.onnx", drawn(model) | OPEN)
+    assert found["cam_classes"].tolist() == found["scores"].argmax(axis=1).tolist()
+    assert np.abs(found["cam_gradients"]).max() > 1e-3
+
+
 def test_the_class_is_asked_for_as_ever(tmp_path: Path) -> None:
     model = small()
     feeds = drawn(model)
@@ -163,7 +192,11 @@ def test_it_is_required_where_the_class_is(tmp_path: Path) -> None:
     model = small()
     feeds = drawn(model) | {"cam_class": np.array([1, 3])}
     compared_open = export_model(
-        model, tmp_path / "gated.onnx", gate=True, class_input="required", gradient_builder="reverse"
+        model,
+        tmp_path / "gated.onnx",
+        gate=True,
+        class_input="required",
+        gradient_builder="reverse",
     )
     assert compared_open.verification is not None
     assert compared_open.verification.passed
