@@ -56,6 +56,7 @@ class Prediction:
                 found = self._at_once(batch)
                 if isinstance(found, np.ndarray) and found.shape[:1] == (images,):
                     return found
+                self._at_once = None  # no array with a row per image: not in one go
         seeds = self._seeds.unasked(images)
         return self._runner.run([self._metadata.score_output], batch, seeds, extra_inputs)[0]
 
