@@ -141,11 +141,11 @@ def row(model: Path, layer: str, threads: int, repetitions: int) -> str:
 HEADER = """{heading}
 
 Written by `tools/gate_cost.py`: onnxruntime {version}, CPU provider, {threads} threads, one image,
-medians of {repetitions} repetitions, the contestants of a row in turn. Layer `auto` is the
-penultimate one, `0` the first. *plain*: the original file. *predict*: `Explainer.predict`, of the
-file without a gate by a session of its own, of the gated one by the only session. Memory in
-megabytes: what a process holds of its own beyond what it held before, for the original file run
-once, and for an `Explainer` after `explain`, and after `predict` as well.
+medians of 40 to 500 repetitions (more of the quick ones), the contestants of a row in turn. Layer
+`auto` is the penultimate one, `0` the first. *plain*: the original file. *predict*:
+`Explainer.predict`, of the file without a gate by a session of its own, of the gated one by the
+only session. Memory in megabytes: what a process holds of its own beyond what it held before, for
+the original file run once, and for an `Explainer` after `explain`, and after `predict` as well.
 
 | model | layer | plain, ms | closed / plain | predict, gated / plain | predict / plain |\
  without a gate / plain | open / without a gate | memory: plain | no gate: explain | + predict |\
@@ -183,7 +183,6 @@ def main() -> None:
         heading=HEADING,
         version=onnxruntime.__version__,
         threads=arguments.threads,
-        repetitions=arguments.repetitions,
     )
     text = page.partition(HEADING)[0] + header + "\n".join(rows.values()) + "\n"
     PAGE.write_text(text, encoding="utf-8")

@@ -102,6 +102,7 @@ def without_gate(model: ModelProto) -> ModelProto:
     inside = [_renamed(node, names) for node in then.node]
     _replace(graph.node, [n for m in graph.node for n in (inside if m.name == NAME else [m])])
     graph.initializer.extend(then.initializer)
+    graph.value_info.extend(then.value_info)
     for field in (graph.initializer, graph.input):
         for index in [i for i, value in enumerate(field) if value.name == GATE_INPUT]:
             del field[index]
@@ -113,7 +114,8 @@ def _then(
 ) -> GraphProto:
     """Return the branch that explains; the constants of the explanation move into it."""
     names = {value.name: _INSIDE + value.name for value in given}
-    constants = _moved_constants(model)
+    constants = _moved(model.graph.initializer)
+    declared = _moved(model.graph.value_info)
     inner = {tensor.name for tensor in constants}.union(*(node.output for node in added))
     for name in sorted({name for node in added for name in Graph.reads(node)} - inner):
         value = _size(graph, name)
@@ -128,13 +130,13 @@ def _then(
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
         nodes[:0] = [n for tensor in constants for n in constant_nodes(tensor, graph.opset())]
         constants = []
-    return helper.make_graph(nodes, f"{_INSIDE}yes", [], results, constants)
+    name = f"{_INSIDE}yes"
+    return helper.make_graph(nodes, name, [], results, constants, value_info=declared)
 
 
-def _moved_constants(model: ModelProto) -> list[TensorProto]:
-    """Take the constants of the explanation out of a model; weights are not touched."""
+def _moved(field: Any) -> list[Any]:
+    """Take what belongs to the explanation out of a field of a graph; weights are not touched."""
     moved = []
-    field = model.graph.initializer
     for index in reversed(range(len(field))):
         if field[index].name.startswith(PREFIX):
             moved.append(_copy(field[index]))

@@ -23,7 +23,7 @@ from onnx_gradcam.runtime.extra_inputs import Feeds, Values
 from onnx_gradcam.runtime.feeds import BatchRunner, taken_by
 from onnx_gradcam.runtime.reruns import Reruns
 from onnx_gradcam.runtime.seeds import SeedReader
-from onnx_gradcam.runtime.session import LOG_FATAL_ONLY, import_onnxruntime
+from onnx_gradcam.runtime.session import run_options
 
 OPEN: Feeds = {GATE_INPUT: np.array([True])}
 CLOSED: Feeds = {GATE_INPUT: np.array([False])}
@@ -79,13 +79,10 @@ class Prediction:
         session = runner.session
         types = {node.type for node in (*session.get_inputs(), *session.get_outputs())}
         fed = {node.name for node in session.get_inputs()} - {runner.image_input.name, GATE_INPUT}
-        if fed or BFLOAT16 in types or runner.fixed_batch(name) is not None:
+        if fed or runner.device or BFLOAT16 in types or runner.fixed_batch(name) is not None:
             return None
-        options = import_onnxruntime().RunOptions()
-        options.log_severity_level = LOG_FATAL_ONLY
-        return partial(
-            _run, session, name, runner.image_input.name, taken_by(session, runner.always), options
-        )
+        fed_always = taken_by(session, runner.always)
+        return partial(_run, session, name, runner.image_input.name, fed_always, run_options())
 
 
 def _run(

@@ -44,8 +44,14 @@ def counted(explainer: Explainer, problem: str = "") -> Counted:
 
 @pytest.mark.parametrize(
     ("model", "runs"),
-    [({}, 1), ({"softmax": True}, 1), ({"class_input": "required"}, 1)]
-    + [({"image": "2, 3, 8, 10"}, 2), ({"extra_input": True}, 1), ({"kind": "float16"}, 1)],
+    [
+        ({}, 1),
+        ({"softmax": True}, 1),
+        ({"class_input": "required"}, 1),
+        ({"image": "2, 3, 8, 10"}, 2),
+        ({"extra_input": True}, 1),
+        ({"kind": "float16"}, 1),
+    ],
     ids=str,
 )
 def test_scores_are_those_of_the_explanation(model: dict[str, Any], runs: int) -> None:
