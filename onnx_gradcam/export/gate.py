@@ -69,8 +69,11 @@ def add_gate(model: ModelProto, graph: Graph, outputs: Sequence[str]) -> None:
         graph: the model without, expanded.
         outputs: names of the outputs that the explanation added.
     """
-    nodes = [node for node in model.graph.node if not is_added_node(node)]
-    added = [node for node in model.graph.node if is_added_node(node)]
+    field = model.graph.node
+    indices = [index for index, node in enumerate(field) if is_added_node(node)]
+    added = [_copy(field[index]) for index in indices]
+    for index in reversed(indices):
+        del field[index]
     declared = {value.name: value for value in model.graph.output}
     given = [declared[name] for name in outputs]
     switch = helper.make_node(
@@ -85,7 +88,7 @@ def add_gate(model: ModelProto, graph: Graph, outputs: Sequence[str]) -> None:
         size = value.type.tensor_type.shape.dim[0]
         size.Clear()
         size.dim_param = EXPLAINED_IMAGES
-    _replace(model.graph.node, [*nodes, switch])
+    field.append(switch)
     declare_captured(model, [switch], graph)
 
 
