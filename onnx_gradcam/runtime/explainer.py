@@ -178,9 +178,7 @@ class Explainer:
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
-        The gradient is not computed: this takes as long as the original model. What gives the
-        scores is cut out of the file at the first call, as a session of its own; a file exported
-        with ``--gate`` runs with the gate closed instead. Where neither can be, all of it runs.
+        The gradient is not computed: this takes as long as the original model; see `prediction`.
 
         Args:
             x: images ``(N, C, H, W)`` or in the model's own layout; one image may come without
