@@ -39,6 +39,12 @@ EMBEDDING_INPUT = "cam_embedding"
 SEED_INPUTS = (CLASS_INPUT, WEIGHTS_INPUT, MASK_INPUT, BOX_INPUT, EMBEDDING_INPUT)
 """Inputs that say what y is; a file has those that its target takes."""
 
+GATE_INPUT = "cam_explain"
+"""bool ``(1,)``: whether to explain; where it is false, the added outputs are of no images."""
+
+ADDED_INPUTS = (*SEED_INPUTS, GATE_INPUT)
+"""All inputs that an export may add."""
+
 ACTIVATIONS_OUTPUT = "cam_activations"
 """float ``(N, C, *spatial)``: the activations A of the target layer, channels first."""
 
@@ -92,7 +98,7 @@ OBJECTIVES = (
 
 _RESERVED = frozenset(
     {
-        *(ADDED_OUTPUTS + SEED_INPUTS),
+        *(ADDED_OUTPUTS + ADDED_INPUTS),
         *(SCORE_OUTPUT, BOXES_OUTPUT, SCALES_OUTPUT),
         *(CURVATURE_OUTPUT, ATTENTION_OUTPUT, LEGRAD_OUTPUT),
         *(BIASES_OUTPUT, ACCOUNTED_OUTPUT),
@@ -114,7 +120,7 @@ def is_reserved(name: str) -> bool:
 
 METADATA_PREFIX = "onnx_gradcam."
 
-_LEFT_OUT_WHEN_EMPTY = frozenset({"further_layers"})
+_LEFT_OUT_WHEN_EMPTY = frozenset({"further_layers", "gate"})
 """Fields of what most files do not have."""
 
 
@@ -234,6 +240,7 @@ class ExportMetadata:
             has none.
         output_channel: index of class 0 there.
         further_layers: the target layers behind the first one; their outputs are numbered from 2.
+        gate: whether the explanation can be switched off, by the input `GATE_INPUT`.
         contract_version: version of this contract.
     """
 
@@ -272,6 +279,7 @@ class ExportMetadata:
     output_axis: int | None = None
     output_channel: int = 0
     further_layers: list[LayerMetadata] = field(default_factory=list)
+    gate: bool = False
     contract_version: int = CONTRACT_VERSION
 
     @property

@@ -125,6 +125,11 @@ from onnx_gradcam.preprocessing import PRESETS
     metavar="K",
     help="Of the last K blocks alone, instead of all.",
 )
+@click.option(
+    "--gate",
+    is_flag=True,
+    help="Also take `cam_explain`: false, the file costs what MODEL costs and explains nothing.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
@@ -154,6 +159,7 @@ def command(
     outputs: str,
     attention: str | None,
     attention_blocks: int | None,
+    gate: bool,
     force: bool,
     no_verify: bool,
     inputs: tuple[str, ...],
@@ -191,5 +197,6 @@ def command(
         cam_size=cam_size,
         cam_normalise=cam_normalise,
         outputs=outputs,
+        gate=gate,
     )
     show_report(report, as_json=as_json)

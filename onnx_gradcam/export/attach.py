@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
+    GATE_INPUT,
     GRADIENTS_OUTPUT,
     METADATA_PREFIX,
     ExportMetadata,
@@ -185,19 +186,19 @@ def attach(
     warnings = mend_declarations(model, graph)
     optional = any(given.default is not None for given in inputs)
     if optional and model.ir_version < OVERRIDABLE_SINCE_IR:
-        warnings.append(_raise_ir(model))
+        warnings.append(_raise_ir(model, {given.name for given in inputs}))
     names = [output.name for output in outputs]
     nodes = _live_nodes(_without_copies(emit.nodes, names), names)
     read = {name for node in nodes for name in Graph.reads(node)}
     constants = [t for t in emit.initializers if t.name in read]
     if model.ir_version < OVERRIDABLE_SINCE_IR:  # there every initializer must be an input
         for tensor in constants:
-            model.graph.node.extend(_constant_nodes(tensor, graph.opset()))
+            model.graph.node.extend(constant_nodes(tensor, graph.opset()))
     else:
         model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
     _declare_shapes(model, nodes, emit, {output.name for output in outputs})
-    _declare_captured(model, nodes, graph)
+    declare_captured(model, nodes, graph)
     for given in inputs:
         model.graph.input.append(_value_info(given.name, given.dtype, given.shape))
         if given.default is not None:
@@ -241,16 +242,17 @@ def output_shape(graph: Graph, layer: Layer, image: str) -> list[Dim]:
     return [None if is_invented(size) else size for size in (batch, *rest)]
 
 
-def _raise_ir(model: ModelProto) -> str:
+def _raise_ir(model: ModelProto, added: Collection[str]) -> str:
     """Raise IR 3 to 4, the first in which an input can be optional; weights stop being inputs."""
     former, model.ir_version = model.ir_version, OVERRIDABLE_SINCE_IR
     weights = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
+    keeps = "required" if GATE_INPUT in added else "required or fixed:K"
     return (
         f"IR version raised from {former} to {OVERRIDABLE_SINCE_IR}: before that"
-        " an added input cannot be optional; --class-input required or fixed:K keeps the version"
+        f" an added input cannot be optional; --class-input {keeps} keeps the version"
     )
 
 
@@ -294,14 +296,14 @@ def _declare_shapes(
             model.graph.value_info.append(_value_info(name, known.dtype, shape))
 
 
-def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:
+def declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -> None:
     """Declare sizes that a sub-graph reads from outside: inference there knows no values.
 
     Without it, Resize in a sub-graph does not know how many sizes it gets.
     """
     declared = {value.name: value for value in model.graph.value_info}
-    inner = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
-    for name in sorted({name for body in inner for node in body.node for name in node.input}):
+    captured = {n for node in nodes for n in Graph.reads(node)[sum(map(bool, node.input)) :]}
+    for name in sorted(captured):
         known = graph.type_of(name)
         if known is None or known.dtype != TensorProto.INT64 or known.shape is None:
             continue
@@ -310,7 +312,7 @@ def _declare_captured(model: ModelProto, nodes: list[NodeProto], graph: Graph) -
             value.CopyFrom(_value_info(name, known.dtype, known.shape))
 
 
-def _constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
+def constant_nodes(tensor: TensorProto, opset: int) -> list[NodeProto]:
     """Return what computes a constant; before opset 9 Constant holds floats alone."""
     name = tensor.name
     if opset >= 9 or tensor.data_type in FLOATS:

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx
 
+from onnx_gradcam.contract import GATE_INPUT, METADATA_PREFIX, ExportMetadata
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.export.builders.operators import training_can_differentiate
 from onnx_gradcam.export.expansion import expand
@@ -61,6 +62,25 @@ class OperatorInfo:
 
 
 @dataclass(frozen=True)
+class ExplanationInfo:
+    """What a file explains that was exported before.
+
+    Attributes:
+        layers: target layers.
+        objective: what y is.
+        inputs: the added inputs that say which y.
+        outputs: the added outputs.
+        gate: whether the input `GATE_INPUT` switches it on and off.
+    """
+
+    layers: tuple[str, ...]
+    objective: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    gate: bool
+
+
+@dataclass(frozen=True)
 class ModelReport:
     """What `inspect_model` found.
 
@@ -74,6 +94,7 @@ class ModelReport:
         recommended: index of the recommended candidate, None where there is none.
         reason: why that one, or why none.
         operators: the operators between the recommended layer and the score.
+        explanation: what the file explains already, None where it was not exported.
     """
 
     opset: int
@@ -85,6 +106,7 @@ class ModelReport:
     recommended: int | None
     reason: str
     operators: tuple[OperatorInfo, ...]
+    explanation: ExplanationInfo | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -101,7 +123,10 @@ class ModelReport:
 
     def summary(self) -> str:
         """Return the report as text."""
-        lines = [f"opset {self.opset}, IR {self.ir_version}", "", "inputs"]
+        lines = [f"opset {self.opset}, IR {self.ir_version}", ""]
+        if self.explanation is not None:
+            lines += [*_explanation_lines(self.explanation), ""]
+        lines += ["inputs"]
         lines += [
             f"  {i.name}  {i.dtype.lower()} {format_shape(i.shape) if i.shape else '?'}"
             for i in self.inputs
@@ -129,6 +154,15 @@ class ModelReport:
                 for o in self.operators
             ]
         return "\n".join(lines)
+
+
+def _explanation_lines(found: ExplanationInfo) -> list[str]:
+    gate = [f"{GATE_INPUT}, a gate: false leaves all of this out"] if found.gate else []
+    return [
+        f"an exported file: it explains {found.objective} at {' and '.join(found.layers)}",
+        f"  takes  {', '.join([*found.inputs, *gate]) or 'nothing'}",
+        f"  gives  {', '.join(found.outputs)}",
+    ]
 
 
 def _yes(value: bool) -> str:
@@ -162,14 +196,16 @@ def inspect_model(
         class_channels: likewise.
 
     Raises:
-        OnnxGradCamError: `InvalidModelError` for an unreadable model, `ScoreNotFoundError` for
-            an unknown score, `UsageError` for an unknown input. A model that cannot be explained
+        OnnxGradCamError: `InvalidModelError` for an unreadable model, `NotExportedError` for an
+            exported one whose metadata are damaged, `ScoreNotFoundError` for an unknown score,
+            `UsageError` for an unknown input. A model that cannot be explained
             is reported, not refused.
     """
     asked = check_objective(
         Objective(objective, False, False, class_axis, parse_channels(class_channels)), "optional"
     )
     loaded = load_model(model)
+    explanation = _explanation(loaded.model)
     graph = expand(loaded.model, loaded.tensor_values)
     candidates: list[Layer] = []
     image = recommended = None
@@ -191,6 +227,7 @@ def inspect_model(
         scores=tuple(
             _score_info(graph, name, asked)
             for name in graph.outputs
+            if not (explanation and name in explanation.outputs)
             if graph.is_float(name) or is_zip_map(graph, name)
         ),
         image_input=image,
@@ -198,6 +235,26 @@ def inspect_model(
         recommended=recommended,
         reason=reason,
         operators=operators,
+        explanation=explanation,
+    )
+
+
+def _explanation(model: onnx.ModelProto) -> ExplanationInfo | None:
+    """Return what a file explains already.
+
+    Raises:
+        NotExportedError: damaged metadata.
+    """
+    props = {prop.key: prop.value for prop in model.metadata_props}
+    if not any(key.startswith(METADATA_PREFIX) for key in props):
+        return None
+    found = ExportMetadata.from_props(props)
+    return ExplanationInfo(
+        layers=tuple(layer.target for layer in found.layers),
+        objective=found.objective,
+        inputs=tuple(found.fed_inputs),
+        outputs=tuple(found.outputs),
+        gate=found.gate,
     )
 
 

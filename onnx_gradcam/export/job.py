@@ -50,6 +50,7 @@ class Job:
     verify: bool
     inputs: Mapping[str, NDArray[Any]] | None
     fusion: Fusion | None = None
+    gate: bool = False
 
     @property
     def target(self) -> Layer:

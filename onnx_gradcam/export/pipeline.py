@@ -37,6 +37,7 @@ from onnx_gradcam.export.files.model_file import LoadedModel, load_model
 from onnx_gradcam.export.files.model_output import check_output, staged_model
 from onnx_gradcam.export.full_gradient.outputs import plan_full_gradient
 from onnx_gradcam.export.fuse import Fusion
+from onnx_gradcam.export.gate import add_gate, gate_input
 from onnx_gradcam.export.graph import Graph
 from onnx_gradcam.export.image_choice import choose_image
 from onnx_gradcam.export.job import Job
@@ -95,6 +96,7 @@ def export_model(
     cam_size: str | Sequence[int] = "map",
     cam_normalise: bool = False,
     outputs: str = "all",
+    gate: bool = False,
 ) -> ExportReport:
     """Write a copy of the model that also outputs A and dy^c/dA, and report what was done.
 
@@ -131,6 +133,7 @@ def export_model(
             extents, ``(H, W)`` or ``"HxW"``.
         cam_normalise: stretch it to [0, 1], and give its scale as the output ``cam_scales``.
         outputs: ``all``, or ``cam`` to leave out activations and gradients.
+        gate: also take ``cam_explain``, a switch: off, the file costs what the model costs.
 
     Returns:
         The report.
@@ -190,6 +193,7 @@ def export_model(
         verify=verify,
         inputs=inputs,
         fusion=fusion,
+        gate=gate,
     )
     try:
         return _export(job, gradient_builder, status)
@@ -239,7 +243,12 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
     inputs = seed_inputs(job.objective, job.class_input, scores, graph)
     metadata = metadata_of(job, built, [output.name for output in outputs])
     metadata = replace(metadata, attention=emitted.metadata)
+    if job.gate:
+        inputs.append(gate_input(job.class_input))
     exported, warnings = attach(graph, built.emit, inputs, outputs, metadata)
+    nodes_added = len(exported.graph.node) - len(graph.original.graph.node)
+    if job.gate:
+        add_gate(exported, graph, metadata.outputs)
     verification = None
     with staged_model(
         exported,
@@ -276,7 +285,7 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         num_classes=scores.num_classes,
         opset=graph.opset(),
         fused="" if job.fusion is None else str(job.fusion),
-        nodes_added=len(exported.graph.node) - len(graph.original.graph.node),
+        nodes_added=nodes_added,
         bytes_written=written,
         verification=verification,
         warnings=(

@@ -130,4 +130,5 @@ def metadata_of(job: Job, built: Built, outputs: list[str]) -> ExportMetadata:
         first_channel=job.scores.first_channel,
         output_axis=job.scores.output_axis,
         output_channel=job.scores.output_channel,
+        gate=job.gate,
     )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.cam import Need, Painted, method_names
-from onnx_gradcam.contract import BOX_INPUT, MASK_INPUT, SEED_INPUTS, ExportMetadata
-from onnx_gradcam.errors import ModelError, NotExportedError, UsageError
+from onnx_gradcam.contract import (
+    ADDED_INPUTS,
+    BOX_INPUT,
+    GATE_INPUT,
+    MASK_INPUT,
+    SEED_INPUTS,
+    ExportMetadata,
+)
+from onnx_gradcam.errors import NotExportedError, UsageError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation
@@ -28,6 +34,7 @@ from onnx_gradcam.runtime.layers import FloatArray, chosen_layers, layer_maps, l
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource, read_photo
+from onnx_gradcam.runtime.prediction import OPEN, Prediction
 from onnx_gradcam.runtime.preprocess import preprocess
 from onnx_gradcam.runtime.reruns import Reruns
 from onnx_gradcam.runtime.same_seeds import same_classes, seed_rows
@@ -104,7 +111,8 @@ class Explainer:
         self._scores = ScoreReader(self.metadata)
         inputs = {node.name: node for node in session.get_inputs()}
         optional = {node.name: node for node in session.get_overridable_initializers()}
-        lost_seeds = {*self.metadata.fed_inputs} - {*inputs, *optional}
+        gates = {GATE_INPUT} if self.metadata.gate else set()
+        lost_inputs = {*self.metadata.fed_inputs, *gates} - {*inputs, *optional}
         further = layer_outputs(range(1, len(self.metadata.layers)))
         missing = {*self.metadata.outputs, *further, self.metadata.score_output} - {
             node.name for node in session.get_outputs()
@@ -114,9 +122,9 @@ class Explainer:
             raise NotExportedError(
                 f"{name} has lost {', '.join(lost)} since its export; export it again"
             )
-        if lost_seeds:
+        if lost_inputs:
             raise NotExportedError(
-                f"{name} offers no input {min(lost_seeds)!r} (an ir_version below 4 makes it a"
+                f"{name} offers no input {min(lost_inputs)!r} (an ir_version below 4 makes it a"
                 " constant); export it again"
             )
         self.image_input = ImageInput.from_session(
@@ -125,15 +133,16 @@ class Explainer:
             self.metadata.target_layout,
             self.metadata.spatial_axes,
         )
-        required = {n: node for n, node in inputs.items() if n not in SEED_INPUTS}
+        required = {n: node for n, node in inputs.items() if n not in ADDED_INPUTS}
         asked = {n: node for n, node in inputs.items() if n in SEED_INPUTS}
         mask = (asked | optional).get(MASK_INPUT)
         self._seeds = SeedReader(self.metadata, self._classes, asked, mask and mask.shape[1:])
-        self.extra_inputs = ExtraInputs(required, {*optional} - {*SEED_INPUTS})
+        self.extra_inputs = ExtraInputs(required, {*optional} - {*ADDED_INPUTS})
         on_device = device_run(session, layer_outputs(range(len(self.metadata.layers))))
-        self._runner = BatchRunner(session, self.image_input, self.extra_inputs, on_device)
+        self._runner = BatchRunner(session, self.image_input, self.extra_inputs, on_device, OPEN)
         parts = None if opened is None else Parts(opened)
         self._reruns = None if parts is None else Reruns(parts, self.metadata, self._runner)
+        self._prediction = Prediction(self._runner, self._reruns, self._seeds)
         self._fused = FusedCam.alone_in(self.metadata)
 
     @property
@@ -169,8 +178,7 @@ class Explainer:
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
 
-        The gradient is not computed: this takes as long as the original model. It is cut out of
-        the file at the first call; where it cannot be, the whole file runs.
+        The gradient is not computed: this takes as long as the original model; see `prediction`.
 
         Args:
             x: images ``(N, C, H, W)`` or in the model's own layout; one image may come without
@@ -181,14 +189,7 @@ class Explainer:
             UsageError: images or extra inputs that do not fit the model.
         """
         batch = self.image_input.fit(x)
-        scores = None
-        if self._reruns is not None:
-            with suppress(ModelError):
-                scores = self._reruns.predict(batch, extra_inputs)
-        if scores is None:
-            seeds = self._seeds.unasked(len(batch))
-            (scores,) = self._runner.run([self.metadata.score_output], batch, seeds, extra_inputs)
-        return self._scores.read(scores, len(batch))
+        return self._scores.read(self._prediction.scores(batch, extra_inputs), len(batch))
 
     def explain(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,11 @@ class BatchFeeds:
     per_image: Feeds
     shared: Feeds
 
+    @property
+    def whole(self) -> Feeds:
+        """The values for all images."""
+        return self.shared | self.per_image
+
     def of(self, rows: NDArray[np.intp]) -> Feeds:
         """Return the values for some of the images."""
         return self.shared | {name: value[rows] for name, value in self.per_image.items()}
@@ -44,12 +49,14 @@ class BatchRunner:
         image_input: where the images go.
         extra: the other inputs.
         device: what runs the session so that large outputs stay on a device; None on the host.
+        always: values for inputs that are the same in all runs.
     """
 
     session: Any
     image_input: ImageInput
     extra: ExtraInputs
     device: DeviceRun | None = None
+    always: Feeds = field(default_factory=dict)
 
     def run(
         self,
@@ -87,7 +94,8 @@ class BatchRunner:
         chunks = []
         for start in range(0, images, step):
             rows = np.arange(start, start + step).clip(max=images - 1)
-            feeds = taken_by(self.session, given.of(rows))
+            piece = given.whole if step == images else given.of(rows)
+            feeds = taken_by(self.session, piece | self.always)
             chunks.append(self._run_chunk(outputs, feeds, step, min(step, images - start)))
         return [joined(parts) for parts in zip(*chunks, strict=True)]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_gradcam.arrangement import Arrangement
 from onnx_gradcam.cam.runs import Rows
-from onnx_gradcam.contract import ExportMetadata
+from onnx_gradcam.contract import GATE_INPUT, ExportMetadata
 from onnx_gradcam.errors import OnnxGradCamError, UnsupportedModelError
 from onnx_gradcam.runtime.boundary import (
     Array,
@@ -37,6 +37,9 @@ from onnx_gradcam.runtime.parts import Parts
 
 _KNOWN_SIZES = 32
 """For so many sizes of images it is remembered how by-passing tensors depend on the batch."""
+
+_OPEN = {GATE_INPUT: np.array([True])}
+"""What a head reads that lies behind a gate: y, where the file computes it."""
 
 _ROUNDING = 1e-3
 _COARSE_ROUNDING = 3e-2
@@ -129,7 +132,7 @@ class Head:
         """
         target, score = self._metadata.target, self._score
         with self._parts.index() as model:
-            division = divide(model, target, score, self._metadata.fed_inputs)
+            division = divide(model, target, score, [*self._metadata.fed_inputs, GATE_INPUT])
             trunk = self._parts.start(model, [target, *division.boundary])
             types = {node.name: node.type for node in trunk.get_outputs()}
             if types[target] not in FLOATS:
@@ -162,7 +165,7 @@ class Head:
         reads = set(halves.reads)
         own = BatchFeeds(
             {n: v for n, v in feeds.per_image.items() if n in reads},
-            {n: v for n, v in feeds.shared.items() if n in reads},
+            {n: v for n, v in (feeds.shared | _OPEN).items() if n in reads},
         )
         return HeadRun(
             halves.head,

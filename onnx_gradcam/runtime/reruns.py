@@ -65,22 +65,18 @@ class Reruns:
         weighted = {Need.WEIGHTS} if WEIGHTS_INPUT in self.metadata.fed_inputs else set()
         return frozenset({Need.HEAD_RUNS, Need.MODEL_RUNS, *weighted})
 
-    def predict(self, batch: NDArray[Any], extra_inputs: Values | None) -> NDArray[Any]:
-        """Return the model's own output of scores, without running the gradient.
-
-        Raises:
-            UsageError: extra inputs that do not fit.
-            UnsupportedModelError: no part can be cut out of the file.
-        """
-        return self._whole.run([self.metadata.score_output], batch, {}, extra_inputs)[0]
-
     def scores(self, feeds: BatchFeeds) -> NDArray[Any]:
         """Return the score tensor: y of all classes before softmax."""
         names = [self.metadata.score_output, self.metadata.score_tensor]
-        return self._whole.run_on(list(dict.fromkeys(names)), feeds)[-1]
+        return self.whole.run_on(list(dict.fromkeys(names)), feeds)[-1]
 
     @property
-    def _whole(self) -> BatchRunner:
+    def whole(self) -> BatchRunner:
+        """The model without its gradient.
+
+        Raises:
+            UnsupportedModelError: it cannot be cut out of the file.
+        """
         session = self._parts.giving([self.metadata.score_output, self.metadata.score_tensor])
         return BatchRunner(session, self.runner.image_input, self.runner.extra)
 

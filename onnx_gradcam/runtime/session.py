@@ -142,11 +142,14 @@ class OpenedModel:
         if isinstance(self.source, str) and not _has_entry(options, EXTERNAL_DATA):
             options.add_session_config_entry(EXTERNAL_DATA, str(Path(self.source).parent))
         try:
-            return _start(content, options, self.request.without_graphs())
+            session = _start(content, options, self.request.without_graphs())
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise UnsupportedModelError(
                 f"a part of {self.name} does not run by itself: {one_line(error)}"
             ) from error
+        if hasattr(session, "_model_bytes"):  # kept to start over with other providers: all weights
+            session._model_bytes = None
+        return session
 
 
 def open_model(

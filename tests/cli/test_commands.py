@@ -58,6 +58,7 @@ EXPORT_DEFAULTS = {
     "labels": None,
     "attention": None,
     "attention_blocks": None,
+    "gate": False,
     "force": False,
     "verify": True,
     "inputs": None,
@@ -104,6 +105,7 @@ EXPORT_DEFAULTS = {
         (["--cam-size", "32x48"], {"cam_size": "32x48"}),
         (["--cam-normalise"], {"cam_normalise": True}),
         (["--outputs", "cam"], {"outputs": "cam"}),
+        (["--gate"], {"gate": True}),
     ],
 )
 def test_export_hands_on_each_option(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, parser
 
-from onnx_gradcam.errors import ScoreNotFoundError
+from onnx_gradcam.errors import NotExportedError, ScoreNotFoundError
 from onnx_gradcam.export.inspection import inspect_model
+from onnx_gradcam.export.pipeline import export_model
 from tests.export.networks import network
 
 BODY = """
@@ -46,6 +49,31 @@ def test_report_of_a_classifier() -> None:
     text = report.summary()
     assert "*   1  (N, 4, 8, 8)" in text
     assert "scores: 5 classes, score logits, before Softmax" in text
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_an_exported_file(tmp_path: Path, gate: bool) -> None:
+    assert inspect_model(classifier()).explanation is None
+    assert "exported file" not in inspect_model(classifier()).summary()
+    file = tmp_path / "exported.onnx"
+    export_model(classifier(), file, gate=gate, gradient_builder="reverse", verify=False)
+    report = inspect_model(file)
+    assert [score.output for score in report.scores] == ["scores", "map"]
+    assert report.explanation is not None
+    assert report.explanation.outputs == ("cam_activations", "cam_gradients", "cam_classes")
+    assert json.loads(json.dumps(report.to_dict()))["explanation"]["gate"] is gate
+    text = report.summary()
+    assert "an exported file: it explains class at map" in text
+    assert ("cam_class, cam_explain, a gate" in text) is gate
+
+
+def test_an_exported_file_with_damaged_metadata(tmp_path: Path) -> None:
+    file = tmp_path / "exported.onnx"
+    export_model(classifier(), file, gradient_builder="reverse", verify=False)
+    model = onnx.load(file)
+    next(p for p in model.metadata_props if p.key == "onnx_gradcam.num_classes").value = "{"
+    with pytest.raises(NotExportedError, match="damaged"):
+        inspect_model(model)
 
 
 def test_operators_that_nobody_differentiates_are_marked() -> None:

@@ -21,6 +21,7 @@ from onnx_gradcam.export.sessions import runtime_version
 from onnx_gradcam.export.verification.compare_outputs import Difference, compare_outputs
 from onnx_gradcam.export.verification.explanation import check_explanation
 from onnx_gradcam.export.verification.fused_cam import check_cam, with_maps
+from onnx_gradcam.export.verification.gate import check_gate, opened
 from onnx_gradcam.export.verification.int8_kernels import loaded_exact_here, saturation_check
 from onnx_gradcam.export.verification.report import Check
 from onnx_gradcam.export.verification.runnable import original_session
@@ -61,6 +62,7 @@ def check_runs(
         UnsupportedModelError: onnxruntime cannot run the original model on the CPU.
     """
     original = None if source is None else original_session(source)
+    gated, exported = exported, opened(exported)
     plain = session_of(exported, optimise=False)
     yield Check("loads", True, f"onnxruntime {runtime_version()}, CPU provider")
     reference = source or exported
@@ -74,6 +76,8 @@ def check_runs(
     subject = Subject(exported, metadata, reference, specs, sizes, given, seed)
     feeds = subject.inputs()
     unoptimised = run(plain, feeds | subject.class_feed(None))
+    if metadata.gate:
+        yield from check_gate(gated, subject)
     half = source is not None and holds_half(source.model)
     if source is not None:
         yield _identical(compare_outputs(run(original, feeds), unoptimised, half=half))
@@ -92,13 +96,13 @@ def check_runs(
         yield from _despite_saturation(source, feeds, before, after, rightly)
     elif source is not None:
         yield within_rounding(compare_outputs(before, run(session, fed), half=half), source)
-    opened = with_maps(subject.exported, metadata)
-    if opened is not subject.exported:
-        unoptimised = run(session_of(opened, optimise=False), fed)
-        session = session_of(opened, optimise=True)
-    yield from check_explanation(replace(subject, exported=opened), session, unoptimised)
+    complete = with_maps(subject.exported, metadata)
+    if complete is not subject.exported:
+        unoptimised = run(session_of(complete, optimise=False), fed)
+        session = session_of(complete, optimise=True)
+    yield from check_explanation(replace(subject, exported=complete), session, unoptimised)
     if metadata.fused is not None:
-        yield check_cam(subject, opened)
+        yield check_cam(subject, complete)
 
 
 def _at_default_level(model: LoadedModel, feeds: Feeds) -> Feeds:

@@ -7,7 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
-from onnx_gradcam.contract import EMBEDDING_INPUT, PREFIX, SEED_INPUTS, ExportMetadata
+from onnx_gradcam.contract import (
+    ADDED_INPUTS,
+    EMBEDDING_INPUT,
+    GATE_INPUT,
+    PREFIX,
+    ExportMetadata,
+)
 from onnx_gradcam.export.attach import is_added_node
 from onnx_gradcam.export.expansion.local_functions import inlined
 from onnx_gradcam.export.files.model_file import LoadedModel, structural_problem
@@ -143,7 +149,7 @@ def _signature(values: Iterable[onnx.ValueInfoProto]) -> list[tuple[str, int]]:
 
 
 def _required_inputs(model: onnx.ModelProto) -> list[tuple[str, int]]:
-    defaults = {tensor.name for tensor in model.graph.initializer} | {*SEED_INPUTS}
+    defaults = {tensor.name for tensor in model.graph.initializer} | {*ADDED_INPUTS}
     return [i for i in _signature(model.graph.input) if i[0] not in defaults]
 
 
@@ -151,9 +157,10 @@ def _class_input_problems(proto: onnx.ModelProto, metadata: ExportMetadata) -> l
     inputs = {i.name for i in proto.graph.input}
     defaults = {t.name for t in proto.graph.initializer}
     problems = []
-    for name in SEED_INPUTS:
+    taken = {*metadata.fed_inputs, *([GATE_INPUT] if metadata.gate else [])}
+    for name in ADDED_INPUTS:
         optional = metadata.class_input != "required" and name != EMBEDDING_INPUT
-        expected = (True, optional) if name in metadata.fed_inputs else (False, False)
+        expected = (True, optional) if name in taken else (False, False)
         if (name in inputs, name in defaults) != expected:
             problems.append(f"{name} is not {metadata.class_input}, as the metadata says")
     return problems
