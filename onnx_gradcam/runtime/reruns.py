@@ -79,7 +79,7 @@ class Reruns:
         names = [self.metadata.score_output, self.metadata.score_tensor]
         return self._whole.run_on(list(dict.fromkeys(names)), feeds)[-1]
 
-    @property
+    @cached_property
     def _whole(self) -> BatchRunner:
         session = self._parts.giving([self.metadata.score_output, self.metadata.score_tensor])
         return BatchRunner(session, self.runner.image_input, self.runner.extra)
