@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,38 +41,66 @@ def from_bits(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+@dataclass(frozen=True)
+class Runner:
+    """A session that takes and gives float32 in place of bfloat16.
+
+    Attributes:
+        session: the ``onnxruntime.InferenceSession``.
+        taken: names of its bfloat16 inputs.
+        given: names of its bfloat16 outputs.
+    """
+
+    session: Any
+    taken: frozenset[str]
+    given: frozenset[str]
+
+    @classmethod
+    def of(cls, session: Any) -> Runner:
+        """Ask a session for its types, once for many runs."""
+        inputs = (*session.get_inputs(), *session.get_overridable_initializers())
+        return cls(session, _bfloat16_names(inputs), _bfloat16_names(session.get_outputs()))
+
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, Array], options: Any = None
+    ) -> list[Any]:
+        """Return outputs as ``InferenceSession.run`` does, bfloat16 ones as float32.
+
+        Args:
+            outputs: names of the outputs.
+            feeds: an array for each input; float32 where the input is bfloat16.
+            options: ``onnxruntime.RunOptions``.
+
+        Raises:
+            UnsupportedModelError: a bfloat16 output that is not in the memory of the host.
+        """
+        if self.taken.isdisjoint(feeds) and self.given.isdisjoint(outputs):
+            return list(self.session.run(list(outputs), dict(feeds), options))
+        from onnxruntime import OrtValue
+
+        values = {
+            name: OrtValue.ortvalue_from_numpy_with_onnx_type(to_bits(value), _ELEMENT_TYPE)
+            if name in self.taken
+            else OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
+            for name, value in feeds.items()
+        }
+        results = self.session.run_with_ort_values(list(outputs), values, options)
+        return [_array(value, name) for name, value in zip(outputs, results, strict=True)]
+
+
 def run(
     session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], options: Any = None
 ) -> list[Any]:
-    """Return outputs of a session as ``InferenceSession.run`` does, bfloat16 ones as float32.
-
-    Args:
-        session: the ``onnxruntime.InferenceSession``.
-        outputs: names of the outputs.
-        feeds: an array for each input; float32 where the input is bfloat16.
-        options: ``onnxruntime.RunOptions``.
+    """Return what `Runner.run` returns, of a session that runs once.
 
     Raises:
-        UnsupportedModelError: a bfloat16 output that is not in the memory of the host.
+        UnsupportedModelError: see `Runner.run`.
     """
-    taken = _bfloat16_names((*session.get_inputs(), *session.get_overridable_initializers()))
-    given = _bfloat16_names(session.get_outputs())
-    if not taken.intersection(feeds) and not given.intersection(outputs):
-        return list(session.run(list(outputs), dict(feeds), options))
-    from onnxruntime import OrtValue
-
-    values = {
-        name: OrtValue.ortvalue_from_numpy_with_onnx_type(to_bits(value), _ELEMENT_TYPE)
-        if name in taken
-        else OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-        for name, value in feeds.items()
-    }
-    results = session.run_with_ort_values(list(outputs), values, options)
-    return [_array(value, name) for name, value in zip(outputs, results, strict=True)]
+    return Runner.of(session).run(outputs, feeds, options)
 
 
-def _bfloat16_names(nodes: Sequence[Any]) -> set[str]:
-    return {node.name for node in nodes if node.type == BFLOAT16}
+def _bfloat16_names(nodes: Sequence[Any]) -> frozenset[str]:
+    return frozenset(node.name for node in nodes if node.type == BFLOAT16)
 
 
 def _array(value: Any, name: str) -> Any:

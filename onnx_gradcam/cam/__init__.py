@@ -5,9 +5,9 @@ run the head again, `masking`, `smooth` and `black_box` for those that run the m
 `second_order` and `full_gradient`, and `attention` for vision transformers. `runs` is what they see
 of the model, `blocks` how they hand over changed images; `components` the sums and principal
 components that maps end in, `registry` finds methods by name, `postprocess` turns a raw map into a
-heat map of the image's size with values in [0, 1], `painting` does both and notes what shows
-nothing, and `fusion` makes one heat map of those of several layers. `finer` has the weights of a
-gradient over several classes, and the method that takes it.
+heat map of the image's size (`resize`) with values in [0, 1], `painting` does both and notes what
+shows nothing (`finite`), and `fusion` makes one heat map of those of several layers. `finer` has
+the weights of a gradient over several classes, and the method that takes it.
 """
 
 # importing these registers the methods, in this order
@@ -25,9 +25,10 @@ from onnx_gradcam.cam import full_gradient as full_gradient
 
 # isort: on
 from onnx_gradcam.cam.finer import finer_weights
+from onnx_gradcam.cam.finite import all_finite
 from onnx_gradcam.cam.fusion import FUSIONS, check_fusion, fuse
 from onnx_gradcam.cam.painting import Painted, note_on, paint, painted
-from onnx_gradcam.cam.postprocess import heat_maps, resize_linear
+from onnx_gradcam.cam.postprocess import heat_maps
 from onnx_gradcam.cam.registry import (
     RERUNS,
     Method,
@@ -38,6 +39,7 @@ from onnx_gradcam.cam.registry import (
     register,
     require,
 )
+from onnx_gradcam.cam.resize import resize_linear
 
 __all__ = [
     "FUSIONS",
@@ -45,6 +47,7 @@ __all__ = [
     "Method",
     "Need",
     "Painted",
+    "all_finite",
     "check_fusion",
     "compute",
     "finer_weights",

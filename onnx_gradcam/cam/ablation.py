@@ -46,4 +46,4 @@ def ablationcam(activations: Maps, head_runs: HeadRuns, combine: Combine = chann
             dropped[image, ablated] = head_runs(changed, rows, rest)
     scores = head_runs.scores[:, None]
     weights: Maps = (scores - dropped) / scores
-    return combine(weights.reshape(images, channels, *[1] * (activations.ndim - 2)) * activations)
+    return combine(activations, weights.reshape(images, channels, *[1] * (activations.ndim - 2)))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.cam.blocks import BLOCK, blocks, probabilities, random_state, score_images
 from onnx_gradcam.cam.components import Maps
-from onnx_gradcam.cam.postprocess import sample_linear
 from onnx_gradcam.cam.registry import Need, register
+from onnx_gradcam.cam.resize import sample_linear
 from onnx_gradcam.cam.runs import ModelRuns
 
 

@@ -1,40 +1,85 @@
 """From summands ``(N, C, *spatial)`` to maps ``(N, *spatial)``: sums and principal components.
 
+Summands are maps X^k, or w_k X^k with weights w, which are then given apart: a weighted sum needs
+no array of its summands.
+
 A principal component has no sign of its own; each function here says which one it takes, so that
 maps do not depend on the linear algebra library.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Maps = NDArray[np.float32]
-Combine = Callable[[Maps], Maps]
-"""From summands to maps."""
+Combine = Callable[..., Maps]
+"""From summands to maps: takes X or, for w_k X^k, X and w."""
 
 DENSE_POSITIONS = 200
 """Up to so many positions all eigenvectors are computed; beyond, Lanczos finds the first."""
 
 LANCZOS_STEPS = 300
 
-
-def channel_sum(summands: Maps) -> Maps:
-    """Return sum_k X^k."""
-    total: Maps = summands.sum(axis=1)
-    return total
+ON_ONE_THREAD = 2**18
+"""Elements of a matrix that a BLAS multiplies with a vector without waking its other threads."""
 
 
-def first_component(summands: Maps) -> Maps:
-    """Return P(X): the projection of X, positions by channels, on its first principal component.
+def spatial_mean(maps: Maps) -> Maps:
+    """Return the mean of maps ``(N, C, *spatial)`` over their positions, ``(N, C, 1, ...)``."""
+    images, channels = maps.shape[:2]
+    positions = math.prod(maps.shape[2:])
+    mean: Maps
+    if channels * positions > ON_ONE_THREAD:
+        mean = maps.mean(axis=tuple(range(2, maps.ndim)), keepdims=True)
+    else:
+        mean = maps.reshape(images, channels, positions) @ _ones(positions)
+        mean /= positions
+    return mean.reshape(images, channels, *[1] * (maps.ndim - 2))
+
+
+@lru_cache(maxsize=16)
+def _ones(count: int) -> Maps:
+    return np.ones(count, np.float32)
+
+
+def channel_sum(maps: Maps, weights: Maps | None = None) -> Maps:
+    """Return sum_k X^k, or sum_k w_k X^k.
+
+    At each position the same additions in the same order: what is equal everywhere stays so, to
+    the last bit, which a matrix product of a BLAS does not promise.
+
+    Args:
+        maps: X, ``(N, C, *spatial)``.
+        weights: w, ``(N, C, *spatial)``, or with one element on each spatial axis.
+    """
+    if weights is None:
+        total: Maps = maps.sum(axis=1)
+        return total
+    images, channels, *size = maps.shape
+    flat = maps.reshape(images, channels, -1)
+    if weights.shape == maps.shape:
+        total = np.einsum("ncp,ncp->np", weights.reshape(flat.shape), flat)
+    else:
+        total = np.einsum("nc,ncp->np", weights.reshape(images, channels), flat)
+    return total.reshape(images, *size)
+
+
+def first_component(maps: Maps, weights: Maps | None = None) -> Maps:
+    """Return P(X) or P(w X): the projection on the first principal component over the channels.
+
+    X is taken as a matrix of positions by channels.
 
     Channels are centred first. The sign makes a map correlate positively with the mean of X over
     channels; where that correlation vanishes, it makes the position of largest magnitude positive.
     An image whose X is not finite gets a map of NaN.
     """
+    summands = maps if weights is None else weights * maps
     return np.stack([_project(image) for image in summands])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.cam.blocks import softmax
-from onnx_gradcam.cam.components import Combine, Maps, channel_sum
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum, spatial_mean
 from onnx_gradcam.cam.registry import Need, register
 from onnx_gradcam.cam.runs import WeightedRuns
 from onnx_gradcam.errors import UnsupportedModelError
@@ -96,5 +96,4 @@ def finercam(
     """
     compared = finer_weights(weights.scores, weights.classes, alpha, comparisons)
     gradients = weights(compared)
-    axes = tuple(range(2, gradients.ndim))
-    return combine(gradients.mean(axis=axes, keepdims=True) * activations)
+    return combine(activations, spatial_mean(gradients))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnx_gradcam.cam.components import Maps
-from onnx_gradcam.cam.postprocess import resize_linear
 from onnx_gradcam.cam.registry import Need, register
+from onnx_gradcam.cam.resize import resize_linear
 
 
 @register(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.cam.blocks import BLOCK, blocks, random_state, score_images, softmax
 from onnx_gradcam.cam.components import Combine, Maps, channel_sum
-from onnx_gradcam.cam.postprocess import resize_linear, sample_linear
 from onnx_gradcam.cam.registry import Need, register
+from onnx_gradcam.cam.resize import resize_linear, sample_linear
 from onnx_gradcam.cam.runs import ModelRuns
 
 EPSILON = np.float32(1e-8)
@@ -158,7 +158,7 @@ def _weighted(
             scores[image, numbers] = y[:, model_runs.classes[image]]
     weights = softmax(scores.reshape(count, samples, channels).mean(axis=1))
     shape = (count, channels, *[1] * (activations.ndim - 2))
-    return combine(weights.reshape(shape).astype(activations.dtype) * activations)
+    return combine(activations, weights.reshape(shape).astype(activations.dtype))
 
 
 def _stretch(maps: Maps) -> Maps:

@@ -6,7 +6,7 @@ the first principal component of X (`components.first_component`). The small con
 of pytorch-grad-cam, so that maps agree with it to rounding.
 
 Methods that end in a sum over channels take what else may `combine` the summands: P instead of the
-sum is the ``eigen_smooth`` of pytorch-grad-cam.
+sum is the ``eigen_smooth`` of pytorch-grad-cam. The summands w_k A^k are handed over as A and w.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from onnx_gradcam.cam.components import (
     channel_sum,
     first_component,
     kernel_component,
+    spatial_mean,
 )
 from onnx_gradcam.cam.registry import Need, register
 from onnx_gradcam.errors import UnsupportedModelError
@@ -36,14 +37,14 @@ def _spatial_axes(maps: Maps) -> tuple[int, ...]:
     title="Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     paper="arXiv:1610.02391",
     smooths=True,
+    shows_overflow=True,
 )
 def gradcam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k alpha_k A^k with alpha_k = mean_ij G^k_ij.
 
     Source: Selvaraju et al., arXiv:1610.02391, equations 1 and 2.
     """
-    alpha = gradients.mean(axis=_spatial_axes(gradients), keepdims=True)
-    return combine(alpha * activations)
+    return combine(activations, spatial_mean(gradients))
 
 
 @register(
@@ -67,7 +68,7 @@ def gradcam_plus_plus(activations: Maps, gradients: Maps, combine: Combine = cha
     a = squared / (2 * squared + total * cubed + np.float32(1e-6))
     a = np.where(gradients != 0, a, np.float32(0))
     weights = (np.maximum(gradients, 0) * a).sum(axis=axes, keepdims=True)
-    return combine(weights * activations)
+    return combine(activations, weights)
 
 
 @register(
@@ -75,13 +76,14 @@ def gradcam_plus_plus(activations: Maps, gradients: Maps, combine: Combine = cha
     title="Use HiResCAM instead of Grad-CAM for faithful explanations of CNNs",
     paper="arXiv:2011.08891",
     smooths=True,
+    shows_overflow=True,
 )
 def hirescam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k G^k * A^k, position by position.
 
     Source: Draelos and Carin, arXiv:2011.08891, equation 4.
     """
-    return combine(gradients * activations)
+    return combine(activations, gradients)
 
 
 @register(
@@ -109,7 +111,7 @@ def layercam(activations: Maps, gradients: Maps, combine: Combine = channel_sum)
 
     Source: Jiang et al., IEEE TIP 2021, doi:10.1109/TIP.2021.3089943 (no arXiv version).
     """
-    return combine(np.maximum(gradients, 0) * activations)
+    return combine(activations, np.maximum(gradients, 0))
 
 
 @register(
@@ -117,6 +119,7 @@ def layercam(activations: Maps, gradients: Maps, combine: Combine = channel_sum)
     title="Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs",
     paper="arXiv:2008.02312",
     smooths=True,
+    shows_overflow=True,
 )
 def xgradcam(activations: Maps, gradients: Maps, combine: Combine = channel_sum) -> Maps:
     """Return sum_k w_k A^k with w_k = sum_ij G^k_ij A^k_ij / (sum A^k + 1e-7).
@@ -126,7 +129,7 @@ def xgradcam(activations: Maps, gradients: Maps, combine: Combine = channel_sum)
     axes = _spatial_axes(gradients)
     total = activations.sum(axis=axes, keepdims=True)
     weights = (gradients * activations / (total + np.float32(1e-7))).sum(axis=axes, keepdims=True)
-    return combine(weights * activations)
+    return combine(activations, weights)
 
 
 @register(
@@ -155,8 +158,8 @@ def cam(activations: Maps, gradients: Maps) -> Maps:
             "CAM method 'cam' needs a head of global average pooling right behind the target"
             " layer, and here the gradient differs between positions; use gradcam or hirescam"
         )
-    weights = gradients.mean(axis=axes, keepdims=True) * prod(gradients.shape[2:])
-    return channel_sum(weights * activations)
+    weights = spatial_mean(gradients) * prod(gradients.shape[2:])
+    return channel_sum(activations, weights)
 
 
 @register(
@@ -260,7 +263,7 @@ def fem(activations: Maps) -> Maps:
     usual = activations.mean(axis=axes, keepdims=True)
     usual = usual + 2 * activations.std(axis=axes, keepdims=True)
     weights = (activations > usual).mean(axis=axes, keepdims=True, dtype=activations.dtype)
-    return channel_sum(weights * activations)
+    return channel_sum(activations, weights)
 
 
 @register(
@@ -282,6 +285,7 @@ def randomcam(activations: Maps, seed: int = 0, combine: Combine = channel_sum) 
     Raises:
         UsageError: the seed is negative or has more than 32 bits.
     """
-    shape = (activations.shape[1], *[1] * (activations.ndim - 2))
-    weights = random_state(seed).uniform(-1, 1, shape).astype(activations.dtype)
-    return combine(weights * activations)
+    images, channels = activations.shape[:2]
+    weights = np.asarray(random_state(seed).uniform(-1, 1, channels), activations.dtype)
+    shape = (images, channels, *[1] * (activations.ndim - 2))
+    return combine(activations, np.tile(weights, images).reshape(shape))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.cam.components import Maps as Maps
 from onnx_gradcam.cam.components import channel_sum, first_component
+from onnx_gradcam.cam.finite import finite_float32
 from onnx_gradcam.errors import UnsupportedModelError, UsageError, nearest_names
 
 MethodFunction = Callable[..., Maps]
@@ -54,9 +55,12 @@ class Method:
         rectified: whether 0 in its raw map means no evidence, so that a heat map shows what is
             above; else it shows what is above the lowest value.
         function: ``(activations, **needs) -> raw maps``, ``(N, C, *spatial)`` in, ``(N, *spatial)``
-            out; one that smooths takes ``combine`` as well, what replaces the sum.
+            out; one that smooths takes ``combine`` as well, what replaces the sum: it takes
+            summands X, or X and weights w for the summands w_k X^k.
         sees_activations: False for a method that knows the model from outside: its function takes
             no activations, and its raw maps are of the image's size.
+        shows_overflow: whether NaN or infinity anywhere in A or G of an image makes its map NaN or
+            infinite somewhere, so that a finite map proves both finite. That is of the sum.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Method:
     rectified: bool
     function: MethodFunction
     sees_activations: bool = True
+    shows_overflow: bool = False
 
     @property
     def needs_gradients(self) -> bool:
@@ -114,6 +119,7 @@ def register(
     smooths: bool = False,
     rectified: bool = True,
     sees_activations: bool = True,
+    shows_overflow: bool = False,
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Return a decorator that enters a function into the table under `name`.
 
@@ -125,7 +131,15 @@ def register(
         if name in _METHODS:
             raise ValueError(f"CAM method {name!r} is registered already")
         _METHODS[name] = Method(
-            name, title, paper, needs, smooths, rectified, function, sees_activations
+            name,
+            title,
+            paper,
+            needs,
+            smooths,
+            rectified,
+            function,
+            sees_activations,
+            shows_overflow,
         )
         return function
 
@@ -256,8 +270,19 @@ def evaluate(
     seed: int = 0,
     further: Mapping[Need, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    as_they_are: bool = False,
 ) -> Maps:
     """Return what `compute` returns, with NaN or infinity where a map overflows.
+
+    Args:
+        name: see `compute`.
+        activations: likewise.
+        gradients: likewise.
+        eigen_smooth: likewise.
+        seed: likewise.
+        further: likewise.
+        settings: likewise.
+        as_they_are: A and G are float32, and what they hold goes into the formula unchanged.
 
     Raises:
         UsageError: see `compute`.
@@ -275,17 +300,10 @@ def evaluate(
         )
     if 0 in activations.shape:
         return np.zeros(activations.shape[:1] + activations.shape[2:], np.float32)
-    if gradients is not None:
-        given[Need.GRADIENTS] = finite_float32(gradients)
+    if not as_they_are:
+        activations = finite_float32(activations)
+        if gradients is not None:
+            given[Need.GRADIENTS] = finite_float32(gradients)
     with np.errstate(all="ignore"):  # overflow and 0/0 show in the result
-        raw = method.maps(
-            finite_float32(activations), given, eigen_smooth=eigen_smooth, settings=settings
-        )
+        raw = method.maps(activations, given, eigen_smooth=eigen_smooth, settings=settings)
         return np.asarray(raw, np.float32)
-
-
-def finite_float32(values: NDArray[Any]) -> Maps:
-    """Return `values` as float32 with NaN as 0 and infinities as the largest finite numbers."""
-    with np.errstate(over="ignore"):
-        narrowed = np.asarray(values, dtype=np.float32)
-    return narrowed if np.isfinite(narrowed).all() else np.nan_to_num(narrowed)

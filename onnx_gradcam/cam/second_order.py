@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_gradcam.cam.components import Combine, Maps, channel_sum
+from onnx_gradcam.cam.components import Combine, Maps, channel_sum, spatial_mean
 from onnx_gradcam.cam.registry import Need, register
 
 
@@ -27,6 +27,5 @@ def shapleycam(
     Source: Cai, arXiv:2501.06261, the second-order Taylor expansion of the Shapley value; averaged
     over positions as in pytorch-grad-cam.
     """
-    axes = tuple(range(2, gradients.ndim))
     second = gradients - np.float32(0.5) * curvature
-    return combine(second.mean(axis=axes, keepdims=True) * activations)
+    return combine(activations, spatial_mean(second))

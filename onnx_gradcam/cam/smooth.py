@@ -63,4 +63,4 @@ def smooth_gradcam_plus_plus(
     total = activations.sum(axis=axes, keepdims=True)
     a = second / (2 * second + total * third + EPSILON)
     weights = (a * np.maximum(first, 0)).sum(axis=axes, keepdims=True)
-    return combine(weights.astype(activations.dtype) * activations)
+    return combine(activations, weights.astype(activations.dtype))

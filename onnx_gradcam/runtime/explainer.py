@@ -105,28 +105,23 @@ class Explainer:
         stored = self.metadata.preprocessing
         self.preprocessing = None if stored is None else Preprocessing.from_dict(stored)
         self._session = session
-        self._classes = ClassResolver(
-            self.metadata.num_classes, self.labels, self.metadata.class_input
-        )
+        self._labels = None if self.metadata.labels is None else tuple(self.metadata.labels)
+        self._layers = [layer.target for layer in self.metadata.layers]
+        self._outputs = [self.metadata.score_output, *self.metadata.outputs]
+        classes = ClassResolver(self.num_classes, self.labels, self.metadata.class_input)
         self._scores = ScoreReader(self.metadata)
         inputs = {node.name: node for node in session.get_inputs()}
         optional = {node.name: node for node in session.get_overridable_initializers()}
         gates = {GATE_INPUT} if self.metadata.gate else set()
         lost_inputs = {*self.metadata.fed_inputs, *gates} - {*inputs, *optional}
-        further = layer_outputs(range(1, len(self.metadata.layers)))
-        missing = {*self.metadata.outputs, *further, self.metadata.score_output} - {
-            node.name for node in session.get_outputs()
-        }
+        missing = {*self._outputs, *layer_outputs(range(1, len(self._layers)))}
+        missing -= {node.name for node in session.get_outputs()}
         if missing or self.metadata.image_input not in inputs:
-            lost = sorted(missing) or [self.metadata.image_input]
-            raise NotExportedError(
-                f"{name} has lost {', '.join(lost)} since its export; export it again"
-            )
+            lost = ", ".join(sorted(missing) or [self.metadata.image_input])
+            raise NotExportedError(f"{name} has lost {lost} since its export; export it again")
         if lost_inputs:
-            raise NotExportedError(
-                f"{name} offers no input {min(lost_inputs)!r} (an ir_version below 4 makes it a"
-                " constant); export it again"
-            )
+            lost = f"{min(lost_inputs)!r} (an ir_version below 4 makes it a constant)"
+            raise NotExportedError(f"{name} offers no input {lost}; export it again")
         self.image_input = ImageInput.from_session(
             inputs.pop(self.metadata.image_input),
             self.preprocessing.layout if self.preprocessing else None,
@@ -136,19 +131,24 @@ class Explainer:
         required = {n: node for n, node in inputs.items() if n not in ADDED_INPUTS}
         asked = {n: node for n, node in inputs.items() if n in SEED_INPUTS}
         mask = (asked | optional).get(MASK_INPUT)
-        self._seeds = SeedReader(self.metadata, self._classes, asked, mask and mask.shape[1:])
+        self._seeds = SeedReader(self.metadata, classes, asked, mask and mask.shape[1:])
         self.extra_inputs = ExtraInputs(required, {*optional} - {*ADDED_INPUTS})
-        on_device = device_run(session, layer_outputs(range(len(self.metadata.layers))))
+        on_device = device_run(session, layer_outputs(range(len(self._layers))))
         self._runner = BatchRunner(session, self.image_input, self.extra_inputs, on_device, OPEN)
-        parts = None if opened is None else Parts(opened)
-        self._reruns = None if parts is None else Reruns(parts, self.metadata, self._runner)
-        self._prediction = Prediction(self._runner, self._reruns, self._seeds)
         self._fused = FusedCam.alone_in(self.metadata)
+        self._gives_more = further_outputs(self.metadata)
+        self._offered = OFFERED.union(self._gives_more.values())
+        self._reruns: Reruns | None = None
+        if opened is not None:
+            self._reruns = Reruns(Parts(opened), self.metadata, self._runner)
+            self._offered |= self._reruns.offered
+        self._prediction = Prediction(self._runner, self._reruns, self._seeds)
+        self._usual: dict[str | None, How] = {}
 
     @property
     def labels(self) -> tuple[str, ...] | None:
         """The K class names, or None."""
-        return None if self.metadata.labels is None else tuple(self.metadata.labels)
+        return self._labels
 
     @property
     def num_classes(self) -> int:
@@ -169,11 +169,6 @@ class Explainer:
     def default_method(self) -> str:
         """The method where none is named: ``gradcam``, or the only one that the file holds."""
         return "gradcam" if self._fused is None else self._fused.method
-
-    @property
-    def _offered(self) -> frozenset[Need]:
-        reruns = frozenset() if self._reruns is None else self._reruns.offered
-        return OFFERED | reruns | {*further_outputs(self.metadata).values()}
 
     def predict(self, x: ArrayLike, *, extra_inputs: Values | None = None) -> FloatArray:
         """Return the scores, float32 ``(N, K)``: the model's own output for the classes.
@@ -297,10 +292,14 @@ class Explainer:
         )
 
     def _how(self, method: str | None, options: ExplainOptions) -> How:
+        """Return the choices of a call; without options they are made once for each method."""
+        if not options and method in self._usual:
+            return self._usual[method]
         checked_names(options)
-        layers = chosen_layers(self.metadata, options.get("layers"))
+        layers = chosen_layers(self._layers, options.get("layers"))
         how = How.of(method or self.default_method, options, layers)
-        return how.checked(self.image_input, self._offered, self._fused)
+        how = how.checked(self.image_input, self._offered, self._fused)
+        return how if options else self._usual.setdefault(method, how)
 
     def _explain(
         self, batch: NDArray[Any], seeds: Seeds, how: How, extra_inputs: Values, **photo: Any
@@ -329,6 +328,8 @@ class Explainer:
                 maps.append(self._maps(version, same, extra, seeds.maps, how)[1])
             painted = average([how.joined(one, size) for one in maps])
             each = [average(of_layer) for of_layer in zip(*maps, strict=True)]
+        choices = vars(how) | {"settings": dict(how.settings)}
+        choices["layers"] = layer_maps(self._layers, how.layers, found.layers, each)
         return Explanation(
             cams=painted.cams,
             raw_maps=painted.raw,
@@ -336,7 +337,7 @@ class Explainer:
             labels=self.labels,
             objective=self.metadata.objective,
             **found.explained,
-            **vars(how) | {"layers": layer_maps(self.metadata, how.layers, found.layers, each)},
+            **choices,
             **photo,
         )
 
@@ -349,13 +350,12 @@ class Explainer:
         layers: Sequence[int] = (0,),
     ) -> Found:
         """Return what the session gives, a row for each map."""
-        names = [self.metadata.score_output, *self.metadata.outputs]
-        values = self._runner.run(names, batch, feeds, extra_inputs)
+        values = self._runner.run(self._outputs, batch, feeds, extra_inputs)
         self._scores.check_boxes(values[0], feeds.get(BOX_INPUT))
         scores = self._scores.read(values[0], len(batch))
-        outputs = dict(zip(names, values, strict=True))
+        outputs = dict(zip(self._outputs, values, strict=True))
         several = maps if self.metadata.several else 0
-        further = further_given(self.metadata, outputs, several, layers)
+        further = further_given(self.metadata, outputs, several, layers) if self._gives_more else {}
         return Found.from_outputs(scores, outputs, several, further, layers)
 
     def _maps(
@@ -371,7 +371,8 @@ class Explainer:
         size = self.image_input.spatial(batch.shape)
         if self._fused is not None:
             return found, [self._fused.paint(found.fused, size)]
-        further = self._further(batch, feeds, found, extra_inputs, maps)
+        again = how.runs_again
+        further = self._further(batch, feeds, found, extra_inputs, maps) if again else found.further
         return found, how.paint_layers(found.layers, size, further)
 
     def _further(

@@ -45,6 +45,8 @@ class ExtraInputs:
         Raises:
             UsageError: one is missing, unknown, or cannot be converted.
         """
+        if not given and not self.required:
+            return {}
         known = {*self.required, *self.overridable}
         for name in given:
             if name not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ class BatchFeeds:
     shared: Feeds
 
     @property
-    def whole(self) -> Feeds:
-        """The values for all images."""
-        return self.shared | self.per_image
+    def all(self) -> Feeds:
+        """The values for all images, as they are."""
+        return {**self.shared, **self.per_image}
 
     def of(self, rows: NDArray[np.intp]) -> Feeds:
         """Return the values for some of the images."""
@@ -78,8 +79,8 @@ class BatchRunner:
         Raises:
             UsageError: missing or unknown extra inputs, or images that the model cannot take.
         """
-        given = self.feeds(batch, seeds, extra_inputs, self.fixed_batch(outputs[0]))
-        return self.run_on(outputs, given)
+        fixed = self.fixed_batch(outputs[0])
+        return self._run(outputs, self.feeds(batch, seeds, extra_inputs, fixed), fixed)
 
     def run_on(self, outputs: Sequence[str], given: BatchFeeds) -> list[NDArray[Any]]:
         """Return what `run` returns; of the values given the session gets those that it takes.
@@ -87,16 +88,21 @@ class BatchRunner:
         Raises:
             UsageError: images that the model cannot take.
         """
+        return self._run(outputs, given, self.fixed_batch(outputs[0]))
+
+    def _run(
+        self, outputs: Sequence[str], given: BatchFeeds, fixed: int | None
+    ) -> list[NDArray[Any]]:
         images = len(given.per_image[self.image_input.name])
         if images == 0:
             return [self._empty(name) for name in outputs]
-        step = self.fixed_batch(outputs[0]) or images
+        step = fixed or images
+        if step == images:  # neither what goes in nor what comes out is copied
+            return self._run_chunk(outputs, given.all, step, images)
         chunks = []
         for start in range(0, images, step):
             rows = np.arange(start, start + step).clip(max=images - 1)
-            piece = given.whole if step == images else given.of(rows)
-            feeds = taken_by(self.session, piece | self.always)
-            chunks.append(self._run_chunk(outputs, feeds, step, min(step, images - start)))
+            chunks.append(self._run_chunk(outputs, given.of(rows), step, images - start))
         return [joined(parts) for parts in zip(*chunks, strict=True)]
 
     def feeds(
@@ -131,33 +137,74 @@ class BatchRunner:
         """
         if self.image_input.batch:
             return self.image_input.batch
-        shape = next(n.shape for n in self.session.get_outputs() if n.name == output)
+        shape = self._asked.outputs[output].shape
         return shape[0] if len(shape) > 1 and isinstance(shape[0], int) and shape[0] > 0 else None
 
+    @cached_property
+    def _asked(self) -> _Asked:
+        return _Asked.of(self.session)
+
     def _run_chunk(self, outputs: Sequence[str], feeds: Feeds, step: int, keep: int) -> list[Any]:
+        """Return the first rows of the outputs of one run of `step` images.
+
+        Raises:
+            OnnxGradCamError: the model cannot run on them.
+        """
+        asked = self._asked
+        given = {**feeds, **self.always} if self.always else feeds
+        taken = {name: value for name, value in given.items() if name in asked.inputs}
         try:
             values: Sequence[Any]
             if self.device is not None:
-                values = self.device.run(outputs, feeds)
+                values = self.device.run(outputs, taken)
             else:
-                values = bfloat16.run(self.session, outputs, feeds, run_options())
+                values = asked.runner.run(outputs, taken, asked.options)
         except OnnxGradCamError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
-            shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in taken.items())
             fixed = None not in self.image_input.shape[1:] and not self.extra.required
             kind = OnnxGradCamError if fixed else UsageError
             raise kind(f"the model cannot run on {shapes}: {one_line(error)}") from error
-        # with one image a run, scores may come without a batch axis
         arrays = [_from_maps(v) if isinstance(v, list) else v for v in values]
-        rows = [v[None] if step == 1 and v.shape[:1] != (1,) else v for v in arrays]
-        return [v.first(keep) if isinstance(v, OnDevice) else v[:keep] for v in rows]
+        if step == 1:  # then scores may come without a batch axis
+            arrays = [v if v.shape[:1] == (1,) else v[None] for v in arrays]
+        if keep >= step:
+            return arrays
+        return [v.first(keep) if isinstance(v, OnDevice) else v[:keep] for v in arrays]
 
     def _empty(self, output: str) -> NDArray[Any]:
         """Return an output for no images; extents that the model leaves open are 0."""
-        node = next(node for node in self.session.get_outputs() if node.name == output)
+        node = self._asked.outputs[output]
         shape = [d if isinstance(d, int) and d > 0 else 0 for d in node.shape]
         return np.zeros([0, *shape[1:]], DTYPES.get(node.type, np.dtype(np.int64)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a session says of itself, asked once for many runs.
+
+    Attributes:
+        inputs: names of what it takes.
+        outputs: node arguments of what it gives, by name.
+        runner: runs it.
+        options: for each run.
+    """
+
+    inputs: frozenset[str]
+    outputs: Mapping[str, Any]
+    runner: bfloat16.Runner
+    options: Any
+
+    @classmethod
+    def of(cls, session: Any) -> _Asked:
+        nodes = (*session.get_inputs(), *session.get_overridable_initializers())
+        return cls(
+            frozenset(node.name for node in nodes),
+            {node.name: node for node in session.get_outputs()},
+            bfloat16.Runner.of(session),
+            run_options(),
+        )
 
 
 def taken_by(session: Any, feeds: Mapping[str, NDArray[Any]]) -> Feeds:

@@ -32,6 +32,11 @@ class How:
     fuse_layers: str = "mean"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def runs_again(self) -> bool:
+        """Whether the method runs the model, or a part of it, again."""
+        return not RERUNS.isdisjoint(get_method(self.method).needs)
+
     @classmethod
     def of(cls, method: str, options: Mapping[str, Any], layers: tuple[int, ...]) -> How:
         """Return the choices among the options of a call (`ExplainOptions`)."""

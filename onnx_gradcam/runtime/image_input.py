@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam.bfloat16 import BFLOAT16
+from onnx_gradcam.cam import all_finite
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -122,9 +123,10 @@ class ImageInput:
             UsageError: wrong shape or dtype, or values that are NaN or infinite.
         """
         array = np.asarray(x)
-        if array.dtype.name == "bfloat16":  # of the package ml_dtypes
-            array = array.astype(np.float32)
-        self._check_dtype(array)
+        if array.dtype != self.dtype:
+            if array.dtype.name == "bfloat16":  # of the package ml_dtypes
+                array = array.astype(np.float32)
+            self._check_dtype(array)
         batch = array[None] if array.ndim == len(self.shape) - 1 else array
         if not self._fits(batch.shape):
             moved = np.moveaxis(batch, 1, -1) if self.channels_last and batch.ndim > 2 else batch
@@ -133,9 +135,10 @@ class ImageInput:
                     f"input of shape {array.shape} does not fit the model's {self.describe()}"
                 )
             batch = moved
-        with np.errstate(over="ignore"):  # float16 overflow is reported as infinite below
-            batch = np.ascontiguousarray(batch, dtype=self.dtype)
-        if self.dtype.kind == "f" and not np.isfinite(batch).all():
+        if batch.dtype != self.dtype or not batch.flags.c_contiguous:
+            with np.errstate(over="ignore"):  # float16 overflow is reported as infinite below
+                batch = np.ascontiguousarray(batch, dtype=self.dtype)
+        if self.dtype.kind == "f" and not all_finite(batch):
             finite = np.isfinite(batch).reshape(len(batch), -1).all(axis=1)
             raise UsageError(
                 f"input holds NaN or infinite values (as {self.dtype}), first in image"
@@ -160,6 +163,8 @@ class ImageInput:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether a batch of any size has the model's other extents."""
+        if shape[1:] == self.shape[1:]:
+            return 0 not in shape[1:]
         return len(shape) == len(self.shape) and all(
             extent in {None, given} and given > 0
             for extent, given in zip(self.shape[1:], shape[1:], strict=True)

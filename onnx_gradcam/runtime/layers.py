@@ -12,7 +12,6 @@ from onnx_gradcam.cam import Painted
 from onnx_gradcam.contract import (
     ACTIVATIONS_OUTPUT,
     GRADIENTS_OUTPUT,
-    ExportMetadata,
     layer_output,
 )
 from onnx_gradcam.errors import UsageError, nearest_names
@@ -47,13 +46,16 @@ class LayerMaps:
     notes: tuple[str, ...]
 
 
-def chosen_layers(metadata: ExportMetadata, asked: LayerIds | None) -> tuple[int, ...]:
+def chosen_layers(names: Sequence[str], asked: LayerIds | None) -> tuple[int, ...]:
     """Return the numbers of the layers to take, counted from 0; all of the file for None.
+
+    Args:
+        names: the tensors of the file's target layers.
+        asked: what the call says.
 
     Raises:
         UsageError: the file has no such layer, or one is asked for twice.
     """
-    names = [layer.target for layer in metadata.layers]
     if asked is None:
         return tuple(range(len(names)))
     ids = [asked] if isinstance(asked, (str, int)) else list(asked)
@@ -81,17 +83,17 @@ def _number(names: Sequence[str], asked: str | int) -> int:
 
 
 def layer_maps(
-    metadata: ExportMetadata,
+    names: Sequence[str],
     numbers: Sequence[int],
     layers: Sequence[LayerPair],
     painted: Sequence[Painted],
 ) -> tuple[LayerMaps, ...]:
-    """Return what each layer shows, from its number, activations and gradients, and maps.
+    """Return what each layer shows, from its name and number, its arrays, and its maps.
 
     Nothing of a file that has a CAM in their place.
     """
-    names = [metadata.layers[number].target for number in numbers]
-    rows = zip(names, layers, painted, strict=True) if layers else ()
+    taken = [names[number] for number in numbers]
+    rows = zip(taken, layers, painted, strict=True) if layers else ()
     return tuple(LayerMaps(name, *pair, one.raw, one.notes) for name, pair, one in rows)
 
 

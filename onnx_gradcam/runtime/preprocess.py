@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.cam.postprocess import sample_linear
 from onnx_gradcam.cam.registry import Maps
+from onnx_gradcam.cam.resize import sample_linear
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.photo import Photo
 from onnx_gradcam.runtime.resample import resize

@@ -70,7 +70,7 @@ class Reruns:
         names = [self.metadata.score_output, self.metadata.score_tensor]
         return self.whole.run_on(list(dict.fromkeys(names)), feeds)[-1]
 
-    @property
+    @cached_property
     def whole(self) -> BatchRunner:
         """The model without its gradient.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,37 @@ class SeedReader:
             UsageError: values that do not fit the file or each other.
             UnsupportedModelError: the file does not take what was given.
         """
+        if classes is None and not options:
+            return self._usual(images)
+        return self._read(classes, options, images, each=each)
+
+    @cached_property
+    def _usual(self) -> Callable[[int], Seeds]:
+        """What a call asks for that says nothing, of N images: kept, and not to be changed."""
+
+        @lru_cache(maxsize=16)
+        def usual(images: int) -> Seeds:
+            seeds = self._read(None, {}, images, each=False)
+            for value in seeds.feeds.values():
+                value.flags.writeable = False
+            return seeds
+
+        return usual
+
+    def _read(
+        self, classes: ClassIds | None, options: ExplainOptions, images: int, *, each: bool
+    ) -> Seeds:
+        """Return what `read` returns.
+
+        Raises:
+            ClassNotFoundError: see `read`.
+            UsageError: likewise.
+            UnsupportedModelError: likewise.
+        """
         taken = self.metadata.seed_inputs
         given = {
             name: options.get(option)
-            for option, name in OPTIONS.items()
+            for option, name in (OPTIONS.items() if options else ())
             if options.get(option) is not None
         }
         if classes is not None:
@@ -128,14 +156,15 @@ class SeedReader:
         maps = max((value.shape[1] for n, value in read.items() if n != MASK_INPUT), default=1)
         feeds: dict[str, NDArray[Any]] = {}
         for name, value in (self._defaults(images) | read).items():
-            if name not in self.metadata.fed_inputs:
+            if name not in self._fed:
                 continue
             shape: tuple[int, ...] = (images, *value.shape[1:])
             if name != MASK_INPUT:
                 if value.shape[1] not in {1, maps}:
                     raise UsageError(f"{value.shape[1]} of {name} for {maps} maps of each image")
                 shape = (images, maps, *value.shape[2:])
-            feeds[name] = np.ascontiguousarray(np.broadcast_to(value, shape))
+            wide = value if value.shape == shape else np.broadcast_to(value, shape)
+            feeds[name] = np.ascontiguousarray(wide)
         return Seeds(maps, feeds)
 
     def unasked(self, images: int) -> dict[str, NDArray[Any]]:
@@ -144,18 +173,28 @@ class SeedReader:
 
     def _defaults(self, images: int) -> dict[str, NDArray[Any]]:
         """Return values, ``(N, 1, ...)``, for the inputs that have no default in the file."""
-        width = self.metadata.num_classes
-        values: dict[str, NDArray[Any]] = {
-            CLASS_INPUT: np.full((images, 1), HIGHEST, np.int64),
-            WEIGHTS_INPUT: np.zeros((images, 1, width), np.float32),
-            BOX_INPUT: np.full((images, 1), HIGHEST, np.int64),
-            EMBEDDING_INPUT: np.ones((images, 1, width), np.float32),
-        }
+        values: dict[str, NDArray[Any]] = {}
         for name, node in self.required.items():
             if name == MASK_INPUT:
                 places = [size if isinstance(size, int) else 1 for size in node.shape[1:]]
                 values[name] = np.zeros((images, *places), np.float32)
-        return {name: values[name] for name in self.required}
+            else:
+                values[name] = _DEFAULTS[name](images, self.metadata.num_classes)
+        return values
+
+    @cached_property
+    def _fed(self) -> frozenset[str]:
+        """The inputs that the file has for what says which y."""
+        return frozenset(self.metadata.fed_inputs)
+
+
+_DEFAULTS: dict[str, Callable[[int, int], NDArray[Any]]] = {
+    CLASS_INPUT: lambda images, _width: np.full((images, 1), HIGHEST, np.int64),
+    WEIGHTS_INPUT: lambda images, width: np.zeros((images, 1, width), np.float32),
+    BOX_INPUT: lambda images, _width: np.full((images, 1), HIGHEST, np.int64),
+    EMBEDDING_INPUT: lambda images, width: np.ones((images, 1, width), np.float32),
+}
+"""Input without a default in the file -> what asks for nothing, of N images and K classes."""
 
 
 def _read_classes(

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_gradcam.cam import Need, components, compute, get_method, method_names
+from onnx_gradcam.cam.components import channel_sum, spatial_mean
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 
 RANDOM = np.random.default_rng(3)
@@ -223,3 +224,36 @@ def test_the_activation_map_is_the_mean_over_channels() -> None:
     expected = np.arange(12).reshape(1, 3, 4) + 1  # of x - 5 and x + 7
     np.testing.assert_array_equal(compute("activationmap", activations), expected)
     assert not get_method("activationmap").rectified  # the least active place is 0
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5,), (2, 3, 3)])
+def test_sums_over_channels_are_those_of_the_summands(size: tuple[int, ...]) -> None:
+    random = np.random.default_rng(3)
+    maps, wide = random.normal(size=(2, 2, 300, *size)).astype(np.float32)
+    narrow = spatial_mean(wide)
+    axes = tuple(range(2, wide.ndim))
+    np.testing.assert_allclose(narrow, wide.mean(axis=axes, keepdims=True), rtol=0, atol=1e-6)
+    for weights in (narrow, wide):
+        expected = (weights.astype(np.float64) * maps).sum(axis=1)
+        np.testing.assert_allclose(channel_sum(maps, weights), expected, rtol=0, atol=3e-5)
+        np.testing.assert_array_equal(
+            channel_sum(maps[1:], weights[1:]), channel_sum(maps, weights)[1:]
+        )
+
+
+def test_the_mean_of_a_large_map_is_that_of_a_small_one() -> None:
+    maps = np.random.default_rng(3).normal(size=(1, 5, 300, 300)).astype(np.float32)
+    np.testing.assert_allclose(spatial_mean(maps), maps.mean(axis=(2, 3), keepdims=True))
+    assert spatial_mean(maps[:, :2]).shape == (1, 2, 1, 1)
+    np.testing.assert_allclose(
+        spatial_mean(maps[:, :2]), spatial_mean(maps)[:, :2], rtol=0, atol=1e-7
+    )
+
+
+def test_what_is_equal_everywhere_stays_so_in_a_sum_over_channels() -> None:
+    """Else, where large terms cancel, their rounding noise would be painted as a heat map."""
+    random = np.random.default_rng(3)
+    column = 1e3 * random.normal(size=(1, 960, 1, 1)).astype(np.float32)
+    weights = random.normal(size=(1, 960, 1, 1)).astype(np.float32)
+    (raw,) = channel_sum(np.tile(column, (7, 7)), weights)
+    assert (raw == raw[0, 0]).all()

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_gradcam.cam import Need, compute, heat_maps, method_names, note_on, paint
+from onnx_gradcam.cam import (
+    Need,
+    compute,
+    get_method,
+    heat_maps,
+    method_names,
+    note_on,
+    paint,
+)
+from onnx_gradcam.cam.registry import evaluate
 
 RANDOM = np.random.default_rng(6)
 ACTIVATIONS = np.abs(RANDOM.normal(size=(3, 4, 5, 6))).astype(np.float32)
@@ -38,19 +47,23 @@ def test_notes(raw: list[list[float]], note: str) -> None:
     assert note_on(np.array(raw, np.float32)) == note
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["activations", "gradients"])
-@pytest.mark.parametrize("name", ["gradcam", "cam", "eigengradcam"])
+@pytest.mark.parametrize("name", method_names({Need.GRADIENTS, Need.SEED}))
 def test_an_image_with_nan_is_reported_and_leaves_the_others(
-    name: str, where: str, value: float
+    name: str, where: str, value: float, dtype: type
 ) -> None:
     arrays = {"activations": ACTIVATIONS.copy(), "gradients": np.abs(GRADIENTS)}
     arrays[where][1, 2, 3, 3] = value
-    painted = paint(name, arrays["activations"], arrays["gradients"], (10, 12))
+    arrays["activations"][1, 2, 3, 2] = 0
+    if where == "gradients" and not get_method(name).needs_gradients:
+        return
+    painted = paint(name, arrays["activations"], arrays["gradients"].astype(dtype), (10, 12))
     assert painted.notes == ("", f"the {where} hold NaN or infinite values", "")
     assert np.isnan(painted.raw[1]).all()
     assert not painted.cams[1].any()
-    clean = paint(name, ACTIVATIONS, np.abs(GRADIENTS), (10, 12))
+    clean = paint(name, ACTIVATIONS, np.abs(GRADIENTS).astype(dtype), (10, 12))
     np.testing.assert_array_equal(painted.cams[::2], clean.cams[::2])
 
 
@@ -90,3 +103,20 @@ def test_no_images() -> None:
     painted = paint("gradcam", ACTIVATIONS[:0], GRADIENTS[:0], (10, 12))
     assert painted.cams.shape == (0, 10, 12)
     assert painted.notes == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("other", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("where", [0, 1])
+def test_a_method_that_shows_overflow_does(where: int, other: float, value: float) -> None:
+    """The value may meet any other, and may be the only one of its channel."""
+    shown = [name for name in method_names() if get_method(name).shows_overflow]
+    assert shown == ["gradcam", "hirescam", "xgradcam"]
+    for name in shown:
+        for rest in (0.0, 1.0):
+            arrays = np.full((2, 2, 3, 2, 2), rest, np.float32)
+            arrays[:, 1, 1, 0, 0] = other
+            arrays[where, 1, 1, 0, 0] = value
+            raw = evaluate(name, *arrays, as_they_are=True)
+            assert np.isfinite(raw[0]).all()
+            assert not np.isfinite(raw[1]).all(), name

@@ -145,7 +145,7 @@ def _painted(run: Any, layer: int = 0) -> Any:
 def test_methods_that_run_the_head_take_one_layer(
     explainer: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Explainer, "_offered", frozenset(Need))
+    monkeypatch.setattr(explainer, "_offered", frozenset(Need))
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     options = {"title": "t", "paper": "p", "needs": (Need.HEAD_RUNS, Need.GRADIENTS)}
     registry.register("headcam", **options)(lambda activations, **_: activations[:, 0])
