@@ -39,6 +39,7 @@ def counted(explainer: Explainer, problem: str = "") -> Counted:
     parts = explainer._reruns._parts
     session = Counted(explainer._reruns.whole.session, problem)
     parts._sessions = dict.fromkeys(parts._sessions, session)
+    vars(explainer._reruns).pop("whole")
     return session
 
 
