@@ -81,9 +81,8 @@ class _Pass:
         for node in old:
             with self.emit.scope("gradient/rows"):
                 self._visit(node)
-        for name in self.parts:
-            if name in self.added.wanted:
-                self.whole(name)
+        for name in [name for name in self.parts if name in self.added.wanted]:
+            self.whole(name)
 
     def _visit(self, node: NodeProto) -> None:
         rows = _padded_rows(self.added, node)

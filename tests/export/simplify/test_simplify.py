@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,21 @@ from onnx_gradcam.gradients.emitter import Dim
 from tests.export.networks import NETWORKS, Network
 from tests.export.spatial.transformers import CLASS_TOKEN, POOLED
 
+MEAN_OF_OTHERS = replace(
+    CLASS_TOKEN,
+    body=CLASS_TOKEN.body.replace(
+        "picked = Gather<axis=1>(last, zero)", "others = Slice(last, one, end, one)"
+    ).replace("head = Squeeze(picked, axis1)", "head = ReduceMean<axes=[1], keepdims=0>(others)"),
+)
+"""The gradient of the last layer itself is padded with a row of zeros."""
+
 BUILDERS = ["reverse", pytest.param("onnxruntime-training", marks=pytest.mark.needs_builder)]
 EVERYTHING = [
     *((name, NETWORKS[name], "0") for name in ("VGG", "ResNet", "DenseNet", "MobileNetV3")),
     *((name, NETWORKS[name], "0") for name in ("EfficientNet", "ConvNeXt", "SqueezeNet")),
     ("class token", CLASS_TOKEN, "auto"),
     ("class token, first block", CLASS_TOKEN, "an1"),
+    ("all but the class token", MEAN_OF_OTHERS, "last"),
     ("mean of tokens", POOLED, "auto"),
 ]
 CLASSES = (None, [3], [-2], [1, -1, 4])
