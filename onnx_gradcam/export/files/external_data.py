@@ -192,3 +192,28 @@ def with_values(tensor: onnx.TensorProto, base_dir: Path | None) -> onnx.TensorP
     copy.data_location = onnx.TensorProto.DEFAULT  # older releases of onnx leave it external
     del copy.external_data[:]
     return copy
+
+
+def external_chunks(
+    tensor: onnx.TensorProto, base_dir: Path | None, size: int = 1 << 24
+) -> Iterator[bytes]:
+    """Yield the bytes of an external tensor, some at a time.
+
+    Raises:
+        InvalidModelError: the external data cannot be read, or there is no folder to look in.
+    """
+    found = reference(tensor)
+    for start in range(0, found.length, size):
+        piece = onnx.TensorProto(name=tensor.name, data_type=onnx.TensorProto.UINT8)
+        piece.dims.append(min(size, found.length - start))
+        refer(piece, found.location, found.offset + start, piece.dims[0])
+        yield with_values(piece, base_dir).raw_data
+
+
+def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make the values of a tensor those bytes of a file beside the model."""
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))

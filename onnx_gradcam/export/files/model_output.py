@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,9 @@ from onnx_gradcam.export.files.embedded import write_embedded
 from onnx_gradcam.export.files.external_data import (
     ExternalReference,
     all_tensors,
+    external_chunks,
     is_external,
+    refer,
     reference,
     with_values,
 )
@@ -271,21 +273,15 @@ def _write_data(light: onnx.ModelProto, path: Path, base_dir: Path | None) -> in
             if origin is None and index >= initializers:
                 continue
             if origin in placed:
-                _refer(tensor, path.name, placed[origin], origin.length)
+                refer(tensor, path.name, placed[origin], origin.length)
                 continue
-            if (place := place_of(tensor)) is not None:
-                offset = _align(file)
-                length = sum(map(file.write, place.chunks()))
-                _refer(tensor, path.name, offset, length)
-                continue
-            full = with_values(tensor, base_dir)
-            if len(full.raw_data) < EXTERNAL_FROM:
-                if full is not tensor:
-                    tensor.CopyFrom(full)
+            chunks = _values(tensor, origin, base_dir)
+            if chunks is None:
+                if origin:
+                    tensor.CopyFrom(with_values(tensor, base_dir))
                 continue
             offset = _align(file)
-            length = file.write(full.raw_data)
-            _refer(tensor, path.name, offset, length)
+            refer(tensor, path.name, offset, sum(map(file.write, chunks)))
             if origin:
                 placed[origin] = offset
         file.flush()
@@ -299,12 +295,17 @@ def _align(file: BinaryIO) -> int:
     return file.tell()
 
 
-def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
+def _values(
+    tensor: onnx.TensorProto, origin: ExternalReference | None, base_dir: Path | None
+) -> Iterable[bytes] | None:
+    """Return the values of a tensor in chunks, None for those that stay in the model."""
+    if (place := place_of(tensor)) is not None:
+        return place.chunks()
+    if origin is not None:
+        large = origin.length >= EXTERNAL_FROM
+        return external_chunks(tensor, base_dir) if large else None
+    values = tensor.raw_data
+    return [values] if len(values) >= EXTERNAL_FROM else None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -157,7 +157,7 @@ def test_inspection_finds_what_it_finds_in_the_whole(path: Path) -> None:
 
 
 def test_links_and_odd_names_are_no_obstacle(path: Path, tmp_path: Path) -> None:
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff\n{}\".onnx"))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b'/n\xff\n{}".onnx'))
     path.rename(odd)
     (tmp_path / "symbolic.onnx").symlink_to(odd)
     (tmp_path / "hard.onnx").hardlink_to(odd)
