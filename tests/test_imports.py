@@ -35,6 +35,23 @@ def test_the_command_line_loads_click_alone() -> None:
     assert loaded_by("import onnx_gradcam.cli.main") == {"click"}
 
 
+def test_the_help_loads_click_and_no_command() -> None:
+    printed = run_python(
+        "import sys; from onnx_gradcam.cli.main import main;"
+        "main(['--help'], standalone_mode=False);"
+        "print(*sorted(n for n in sys.modules if n.startswith('onnx_gradcam')));"
+        f"print('loaded', *sorted({HEAVY} & set(sys.modules)))"
+    )
+    *_, ours, heavy = printed.splitlines()
+    assert "Prove that an exported file is right." in printed
+    assert heavy == "loaded click"
+    assert ours.split() == [
+        "onnx_gradcam",
+        *("onnx_gradcam.cli", "onnx_gradcam.cli.main", "onnx_gradcam.cli.output"),
+        *("onnx_gradcam.errors", "onnx_gradcam.extras"),
+    ]
+
+
 def test_the_runtime_does_not_load_onnx() -> None:
     assert "onnx" not in loaded_by("import onnx_gradcam; onnx_gradcam.load")
 

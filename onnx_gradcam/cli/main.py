@@ -32,6 +32,18 @@ COMMANDS = {
 }
 """Command -> the module that holds it as `command`, in the order of work."""
 
+SHORT_HELP = {
+    "inspect": "Show scores, candidate layers and what can be exported.",
+    "export": "Write MODEL with its explanation inside.",
+    "check": "Prove that an exported file is right.",
+    "explain": "Write heat maps of photos.",
+    "evaluate": "Measure how faithful the heat maps are.",
+    "methods": "List the CAM methods, their papers and needs.",
+    "doctor": "Find conflicting packages and print the fix.",
+    "setup-builder": "Install the onnxruntime-training gradient builder.",
+}
+"""Command -> its line in the help of the group, for which no command is imported."""
+
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "ONNX_GRADCAM_TRACEBACK"
@@ -50,6 +62,11 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(COMMANDS[cmd_name]).command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SHORT_HELP.items()))
 
     def main(
         self,

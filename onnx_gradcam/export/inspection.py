@@ -204,7 +204,7 @@ def inspect_model(
     asked = check_objective(
         Objective(objective, False, False, class_axis, parse_channels(class_channels)), "optional"
     )
-    loaded = load_model(model)
+    loaded = load_model(model, weights=False)
     explanation = _explanation(loaded.model)
     graph = expand(loaded.model, loaded.tensor_values)
     candidates: list[Layer] = []

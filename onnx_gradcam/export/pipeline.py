@@ -158,7 +158,7 @@ def export_model(
     status = check_builder(gradient_builder)
     source_path = Path(model) if isinstance(model, (str, Path)) else None
     check_output(output, force, source=source_path)
-    loaded = load_model(model)
+    loaded = load_model(model, weights=False)
     graph = _checked_graph(loaded)
     if several:
         check_several(graph.opset())
@@ -259,7 +259,9 @@ def _export(job: Job, builder: str, status: BuilderStatus | None) -> ExportRepor
         source=job.source,
     ) as staged:
         if job.verify:
-            verification = verify_export(staged.path, job.loaded, metadata, inputs=job.inputs)
+            verification = verify_export(
+                staged.path, job.loaded.whole(), metadata, inputs=job.inputs
+            )
             if not verification.passed:
                 layers = " and ".join(repr(target.tensor) for target in job.targets)
                 raise _UnprovenError(

@@ -131,6 +131,29 @@ def test_session_options_are_used_as_they_are() -> None:
     assert explainer.num_classes == 5
 
 
+def test_loading_leaves_reading_the_file_to_onnxruntime(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(contract_model())
+    script = """
+import sys
+import onnx_gradcam
+onnx_gradcam.load(sys.argv[1], device="cpu")  # imports what it needs
+opened = []
+def note(event, arguments):
+    if event in {"open", "os.open", "mmap.__new__"}:
+        opened.append(str(arguments[0]))
+sys.addaudithook(note)
+with open(sys.argv[1], "rb"):
+    pass
+before = set(sys.modules)
+onnx_gradcam.load(sys.argv[1], device="cpu")
+print(opened == [sys.argv[1]], set(sys.modules) == before)
+"""
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")
+
+
 def test_loading_prints_nothing_and_imports_little(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(contract_model())

@@ -16,6 +16,7 @@ import onnx
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from onnx_gradcam.errors import InvalidModelError
+from onnx_gradcam.export.files.unread import fill, is_unread, place_of
 
 _SUB_BYTE_BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
@@ -37,7 +38,7 @@ class ExternalReference:
 
 def is_external(tensor: onnx.TensorProto) -> bool:
     """Tell whether the values of `tensor` lie outside the model file."""
-    return tensor.data_location == onnx.TensorProto.EXTERNAL
+    return tensor.data_location == onnx.TensorProto.EXTERNAL and not is_unread(tensor)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -163,11 +164,16 @@ def _some(names: list[str]) -> str:
 
 
 def with_values(tensor: onnx.TensorProto, base_dir: Path | None) -> onnx.TensorProto:
-    """Return the tensor itself, or for an external one a copy that holds its values.
+    """Return the tensor itself, or for an external or unread one a copy that holds its values.
 
     Raises:
         InvalidModelError: the external data cannot be read, or there is no folder to look in.
     """
+    if (place := place_of(tensor)) is not None:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        fill(copy, place, place.read())
+        return copy
     if not is_external(tensor):
         return tensor
     if base_dir is None:
@@ -186,3 +192,28 @@ def with_values(tensor: onnx.TensorProto, base_dir: Path | None) -> onnx.TensorP
     copy.data_location = onnx.TensorProto.DEFAULT  # older releases of onnx leave it external
     del copy.external_data[:]
     return copy
+
+
+def external_chunks(
+    tensor: onnx.TensorProto, base_dir: Path | None, size: int = 1 << 24
+) -> Iterator[bytes]:
+    """Yield the bytes of an external tensor, some at a time.
+
+    Raises:
+        InvalidModelError: the external data cannot be read, or there is no folder to look in.
+    """
+    found = reference(tensor)
+    for start in range(0, found.length, size):
+        piece = onnx.TensorProto(name=tensor.name, data_type=onnx.TensorProto.UINT8)
+        piece.dims.append(min(size, found.length - start))
+        refer(piece, found.location, found.offset + start, piece.dims[0])
+        yield with_values(piece, base_dir).raw_data
+
+
+def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make the values of a tensor those bytes of a file beside the model."""
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))

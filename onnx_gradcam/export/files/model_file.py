@@ -1,13 +1,14 @@
 """Read a model file: path, bytes or `ModelProto` in, a checked `LoadedModel` out.
 
 External data stays in its files; `LoadedModel.tensor_values` fetches one tensor at a time, so a
-model larger than memory's 2 GB message limit can be read as well. Writing is in `model_output`.
+model larger than memory's 2 GB message limit can be read as well. Large weights inside the model
+file can be left there too (`light_model`). Writing is in `model_output`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from onnx_gradcam.export.files.external_data import (
     with_values,
 )
 from onnx_gradcam.export.files.file_kinds import SNIFFED_BYTES, describe_content, missing_bytes
+from onnx_gradcam.export.files.light_model import read_light
+from onnx_gradcam.export.files.unread import is_unread, without_unread
 
 MESSAGE_LIMIT = 2**31 - 1
 """Largest protobuf message in bytes; larger models keep their weights as external data."""
@@ -45,7 +48,8 @@ class LoadedModel:
     """A model that passed the structural check.
 
     Attributes:
-        model: the graph; tensors with external data keep their references.
+        model: the graph; tensors with external data keep their references, and large weights may
+            have been left in the file.
         path: the file it came from, None for bytes and `ModelProto`.
         sha256: hex digest of that file, or of the (deterministically serialised) bytes.
         base_dir: folder in which external data lies, None when there is no file.
@@ -66,13 +70,31 @@ class LoadedModel:
         """
         return numpy_helper.to_array(with_values(tensor, self.base_dir))
 
+    def whole(self) -> LoadedModel:
+        """Return the model with all weights of its file; external data stays where it is.
 
-def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = True) -> LoadedModel:
+        Raises:
+            InvalidModelError: the file is gone, or has changed since.
+        """
+        if not any(map(is_unread, self.model.graph.initializer)):
+            return self
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for tensor in filter(is_unread, model.graph.initializer):
+            tensor.CopyFrom(with_values(tensor, None))
+        return replace(self, model=model)
+
+
+def load_model(
+    model: str | Path | bytes | onnx.ModelProto, *, check: bool = True, weights: bool = True
+) -> LoadedModel:
     """Read and check a model.
 
     Args:
         model: path of an ``.onnx`` file, the bytes of one, or a `ModelProto` (kept, not copied).
         check: have onnx.checker look at its structure.
+        weights: read the large weights as well; otherwise those of a file stay in it until
+            `LoadedModel.tensor_values` is asked for them.
 
     Raises:
         UsageError: the path does not exist, is no file or cannot be read.
@@ -85,10 +107,8 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = Tru
     else:
         path = None if isinstance(model, bytes) else Path(model)
         name = "the model" if path is None else str(path)
-        data = model if isinstance(model, bytes) else _read(Path(model))
-        digest = hashlib.sha256(data).hexdigest()
-        proto = _parse(data, name)
-        del data
+        light = None if weights or path is None else read_light(path)
+        proto, digest = light or _read_whole(model, name)
     base_dir = None if path is None else path.absolute().parent
     external = any(map(is_external, all_tensors(proto)))
     if external:
@@ -109,10 +129,20 @@ def load_model(model: str | Path | bytes | onnx.ModelProto, *, check: bool = Tru
         raise InvalidModelError(
             f"{name} is not a valid ONNX model: it imports {twice}, two versions of one domain"
         )
-    problem = structural_problem(path if external and path else proto) if check else None
+    loaded = LoadedModel(proto, path, digest, base_dir, external)
+    problem = _structural_problem(loaded) if check else None
     if problem:
         raise InvalidModelError(f"{name} is not a valid ONNX model: {problem}")
-    return LoadedModel(proto, path, digest, base_dir, external)
+    return loaded
+
+
+def _structural_problem(loaded: LoadedModel) -> str | None:
+    """Return what onnx.checker has against a model; unread weights are well-formed."""
+    if loaded.has_external_data and loaded.path:
+        return structural_problem(loaded.path)
+    problem = structural_problem(without_unread(loaded.model))
+    whole = loaded if problem is None else loaded.whole()
+    return problem if whole is loaded else structural_problem(whole.model)
 
 
 def imported_twice(model: onnx.ModelProto) -> str:
@@ -175,6 +205,12 @@ def _is_harmless(error: Exception) -> bool:
 def _one_line(error: Exception, limit: int = 300) -> str:
     text = " ".join(str(error).replace("==> Context:", "-").split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _read_whole(model: str | Path | bytes, name: str) -> tuple[onnx.ModelProto, str]:
+    """Return a model with all its weights, and the hex digest of its bytes."""
+    data = model if isinstance(model, bytes) else _read(Path(model))
+    return _parse(data, name), hashlib.sha256(data).hexdigest()
 
 
 def _read(path: Path) -> bytes:

@@ -12,21 +12,26 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 
 from onnx_gradcam.errors import OutputError, WriteError
+from onnx_gradcam.export.files.embedded import write_embedded
 from onnx_gradcam.export.files.external_data import (
     ExternalReference,
     all_tensors,
+    external_chunks,
     is_external,
+    refer,
     reference,
     with_values,
 )
+from onnx_gradcam.export.files.unread import place_of
 
 DATA_SUFFIX = ".data"
 """Appended to the output's name for the file that holds external data."""
@@ -166,7 +171,7 @@ def staged_model(
 ) -> Iterator[StagedModel]:
     """Write `model` to a staging folder beside `output`; without a `commit` it vanishes.
 
-    The same model gives the same bytes. Each external tensor is read and written by itself.
+    The same model gives the same bytes. External and unread tensors are copied one by one.
 
     Args:
         model: not modified; may refer to external data.
@@ -231,12 +236,17 @@ def save_model(
 
 def _size(model: onnx.ModelProto) -> int:
     embedded: int = model.ByteSize()
-    return embedded + sum(reference(t).length for t in all_tensors(model) if is_external(t))
+    places = map(place_of, model.graph.initializer)
+    unread = sum(place.length for place in places if place is not None)
+    elsewhere = sum(reference(t).length for t in all_tensors(model) if is_external(t))
+    return embedded + unread + elsewhere
 
 
 def _write_model(model: onnx.ModelProto, path: Path, base_dir: Path | None, external: bool) -> int:
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
+    light = model
+    if external or any(t.data_location == onnx.TensorProto.EXTERNAL for t in all_tensors(model)):
+        light = onnx.ModelProto()
+        light.CopyFrom(model)
     written = 0
     if external:
         written = _write_data(light, data_path(path), base_dir)
@@ -244,7 +254,7 @@ def _write_model(model: onnx.ModelProto, path: Path, base_dir: Path | None, exte
         for tensor in filter(is_external, all_tensors(light)):
             tensor.CopyFrom(with_values(tensor, base_dir))
     with path.open("xb") as file:
-        written += file.write(light.SerializeToString(deterministic=True))
+        written += write_embedded(light, file)
         file.flush()
         os.fsync(file.fileno())
     return written
@@ -263,17 +273,15 @@ def _write_data(light: onnx.ModelProto, path: Path, base_dir: Path | None) -> in
             if origin is None and index >= initializers:
                 continue
             if origin in placed:
-                _refer(tensor, path.name, placed[origin], origin.length)
+                refer(tensor, path.name, placed[origin], origin.length)
                 continue
-            full = with_values(tensor, base_dir)
-            if len(full.raw_data) < EXTERNAL_FROM:
-                if full is not tensor:
-                    tensor.CopyFrom(full)
+            chunks = _values(tensor, origin, base_dir)
+            if chunks is None:
+                if origin:
+                    tensor.CopyFrom(with_values(tensor, base_dir))
                 continue
-            file.write(b"\0" * (-file.tell() % ALIGNMENT))
-            offset = file.tell()
-            length = file.write(full.raw_data)
-            _refer(tensor, path.name, offset, length)
+            offset = _align(file)
+            refer(tensor, path.name, offset, sum(map(file.write, chunks)))
             if origin:
                 placed[origin] = offset
         file.flush()
@@ -281,12 +289,23 @@ def _write_data(light: onnx.ModelProto, path: Path, base_dir: Path | None) -> in
         return file.tell()
 
 
-def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
+def _align(file: BinaryIO) -> int:
+    """Fill a file up to the next page, and return where that starts."""
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    return file.tell()
+
+
+def _values(
+    tensor: onnx.TensorProto, origin: ExternalReference | None, base_dir: Path | None
+) -> Iterable[bytes] | None:
+    """Return the values of a tensor in chunks, None for those that stay in the model."""
+    if (place := place_of(tensor)) is not None:
+        return place.chunks()
+    if origin is not None:
+        large = origin.length >= EXTERNAL_FROM
+        return external_chunks(tensor, base_dir) if large else None
+    values = tensor.raw_data
+    return [values] if len(values) >= EXTERNAL_FROM else None
 
 
 def _flush_folder(folder: Path) -> None:

@@ -59,6 +59,7 @@ class Constants:
         self._fixed: dict[str, NodeProto] = {}
         self._values: dict[str, Array | None] = {}
         self._partials: dict[str, Partial] = {}
+        self._small_tensors: dict[str, TensorProto] = {}
 
     def visit(self, node: NodeProto) -> None:
         """Take note of a node whose inputs were visited and whose outputs have their types."""
@@ -163,8 +164,12 @@ class Constants:
         """Return a constant of few elements for ONNX's shape inference, else None."""
         if not self._is_small(name, LARGEST) or len(self.shape(name) or ()) > 1:
             return None
-        value = self.value(name)
-        return None if value is None else numpy_helper.from_array(value, name)
+        if name not in self._small_tensors:
+            value = self.value(name)
+            if value is None:
+                return None
+            self._small_tensors[name] = numpy_helper.from_array(value, name)
+        return self._small_tensors[name]
 
 
 def _whole(partial: Partial, known: TensorType) -> Array | None:

@@ -19,6 +19,7 @@ from onnx import (
     TensorProto,
     TypeProto,
     ValueInfoProto,
+    defs,
     helper,
     inliner,
 )
@@ -148,6 +149,7 @@ class _Walk:
             self.types[sparse.values.name] = kind
         self._others = {i.name: i.type for i in graph.input if i.name not in inputs}
         self._protos: dict[TensorType, TypeProto] = {}
+        self._schemas: dict[tuple[str, str], defs.OpSchema | None] = {}
         self.constants = Constants(model, initializers, tensor_values, self.types, self.sizes)
         self.unknown: list[str] = []
         self.stale: set[str] = set()
@@ -239,14 +241,17 @@ class _Walk:
         branch = self._branch(node) if node.op_type == "If" and not domain else None
         if branch is not None:
             return self._of_branch(branch)
+        if node.op_type == "Constant" and not domain and len(node.attribute) == 1:
+            values = node.attribute[0]
+            if values.name == "value" and values.HasField("t"):  # common, and schemas are slow
+                return [TensorType(values.t.data_type, tuple(values.t.dims))]
         rule = contrib_types.RULES.get(domain, {}).get(node.op_type)
         if rule is not None:
             return rule(self, node)
-        version = self._opsets[domain]
-        if not onnx.defs.has(node.op_type, version, domain):
+        schema = self._schema(node.op_type, domain)
+        if schema is None:
             self.unknown += [o for o in node.output if o and o not in self._declared | self._given]
             return [None] * len(node.output)
-        schema = onnx.defs.get_schema(node.op_type, version, domain)
         names = [*node.input, *outer_reads(node)]
         data = {name: self.constants.small_tensor(name) for name in node.input if name}
         try:
@@ -262,6 +267,15 @@ class _Walk:
             return [None] * len(node.output)
         self._others |= {n: t for n, t in results.items() if not t.HasField("tensor_type")}
         return [tensor_type(results[o]) if o in results else None for o in node.output]
+
+    def _schema(self, op_type: str, domain: str) -> defs.OpSchema | None:
+        """Return what ONNX knows of an operator, None for nothing."""
+        key = op_type, domain
+        if key not in self._schemas:
+            version = self._opsets[domain]
+            known = defs.has(op_type, version, domain)
+            self._schemas[key] = defs.get_schema(op_type, version, domain) if known else None
+        return self._schemas[key]
 
     def _proto(self, name: str) -> TypeProto:
         kind = self.types.get(name)

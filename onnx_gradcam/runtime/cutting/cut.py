@@ -7,7 +7,7 @@ from io import BytesIO
 
 from onnx_gradcam.errors import UnsupportedModelError
 from onnx_gradcam.runtime.cutting.index import NAME_IN_VALUE_INFO, InGraph, InModel, ModelIndex
-from onnx_gradcam.runtime.cutting.wire import Span, bytes_field, encoded, header, number_field
+from onnx_gradcam.wire import Span, bytes_field, encoded, header, number_field
 
 _TYPE_IN_VALUE_INFO = 2
 _TENSOR_IN_TYPE = 1

@@ -12,7 +12,7 @@ from enum import IntEnum
 from functools import cached_property
 
 from onnx_gradcam.errors import InvalidModelError
-from onnx_gradcam.runtime.cutting.wire import Span, fields, text
+from onnx_gradcam.wire import Span, fields, text
 
 
 class InModel(IntEnum):

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnx_gradcam.errors import InvalidModelError, ModelError, UnsupportedModelError
 from onnx_gradcam.runtime.cutting import cut, divide, index_model
-from onnx_gradcam.runtime.cutting.wire import Span, encoded, fields, number_field, text, varint
+from onnx_gradcam.wire import Span, encoded, fields, number_field, text, varint
 
 ZOO = sorted((Path(__file__).parents[2] / "zoo").glob("*.onnx"))
 

@@ -13,7 +13,9 @@ from onnx_gradcam.errors import InvalidModelError
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types; groups (3 and 4) occur in no ONNX file."""
 
-_FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
+FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
+"""Bytes of the values of such wire types."""
+
 _LONGEST_VARINT = 70
 """Bits in the longest varint that there is, ten groups of seven."""
 
@@ -50,18 +52,18 @@ def fields(data: memoryview, within: Span) -> Iterator[Field]:
     position = within.start
     while position < within.end:
         start = position
-        tag, position = _varint(data, position, within.end)
+        tag, position = read_varint(data, position, within.end)
         number, kind = tag >> 3, tag & 7
         value = 0
         if kind == VARINT:
             begin = position
-            value, position = _varint(data, position, within.end)
+            value, position = read_varint(data, position, within.end)
         elif kind == BYTES:
-            length, begin = _varint(data, position, within.end)
+            length, begin = read_varint(data, position, within.end)
             position = begin + length
-        elif kind in _FIXED_SIZES:
+        elif kind in FIXED_SIZES:
             begin = position
-            position += _FIXED_SIZES[kind]
+            position += FIXED_SIZES[kind]
         else:
             raise InvalidModelError(_damage(start, f"wire type {kind}"))
         if position > within.end or not number:
@@ -69,7 +71,7 @@ def fields(data: memoryview, within: Span) -> Iterator[Field]:
         yield Field(number, Span(start, position), Span(begin, position), value)
 
 
-def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
+def read_varint(data: memoryview | bytes, position: int, end: int) -> tuple[int, int]:
     """Return an unsigned number and where the next byte is.
 
     Raises:
