@@ -75,7 +75,7 @@ def colorize(cam: HeatMap, colormap: str = DEFAULT_COLORMAP) -> Picture:
     heat = coldest + np.clip(cam, 0, 1) * (hottest - coldest)
     levels = np.rint(heat * 255).astype(np.uint8)
     colors: Picture = cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{colormap.upper()}"))
-    return np.ascontiguousarray(colors[..., ::-1])
+    return _swapped(colors)
 
 
 def overlay(
@@ -165,9 +165,16 @@ def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = Non
 
 def encode_png(picture: Picture) -> bytes:
     """Return a picture as the bytes of a PNG file."""
-    _, data = _cv2().imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    _, data = _cv2().imencode(".png", _swapped(picture))
     encoded: bytes = data.tobytes()
     return encoded
+
+
+def _swapped(picture: Picture) -> Picture:
+    """Return RGB as BGR, which is what OpenCV takes, or the other way round."""
+    cv2 = _cv2()
+    swapped: Picture = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
+    return swapped
 
 
 def score_text(explanation: Explanation, row: int) -> str:

@@ -4,12 +4,17 @@ Equal to Pillow 13 to the last bit where both sides shrink or grow by one factor
 shrinks much more than the width, Pillow filters the columns first and differs by rounding.)
 Training pipelines of torchvision and timm resize with Pillow, and a classifier's scores depend
 on it. A separable filter is widened by the shrink factor, so that every source pixel counts.
+
+A target pixel depends on a few source pixels, so each axis is a product with a band matrix. It is
+cut into blocks and computed in float64, where sums of fixed-point products are exact: the result is
+that of the integers. Only the part that a crop keeps is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +23,19 @@ from onnx_gradcam.runtime.photo import Photo, import_cv2
 
 FIXED_POINT_BITS = 22
 """Pillow's fixed-point precision: 8 bits for the pixel, 2 for the overshoot of bicubic."""
+
+BAND = 8
+"""Target pixels per block: more of them, and zeros around the diagonal take most of the time."""
+
+PRODUCTS = 1 << 17
+"""Multiplications per block at most. OpenBLAS uses threads of its own from twice as many on, which
+would fight with those that decode and run the model."""
+
+COLUMNS = 256
+"""Columns per block at most, so that what is computed stays in the cache."""
+
+Part = tuple[slice, slice]
+"""Rows and columns, both with start and stop."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +61,14 @@ def _cubic(x: NDArray[np.float64], a: float = -0.5) -> NDArray[np.float64]:
 FILTERS = {"bilinear": Filter(1.0, _triangle), "bicubic": Filter(2.0, _cubic)}
 
 
-def resize(photo: Photo, size: tuple[int, int], interpolation: str, antialias: bool) -> Photo:
-    """Return a photo resized to `size`.
+def resize(
+    photo: Photo,
+    size: tuple[int, int],
+    interpolation: str,
+    antialias: bool,
+    part: Part | None = None,
+) -> Photo:
+    """Return a photo resized to `size`, or a part of it.
 
     Args:
         photo: uint8 ``(H, W)`` or ``(H, W, C)``.
@@ -52,11 +76,16 @@ def resize(photo: Photo, size: tuple[int, int], interpolation: str, antialias: b
         interpolation: ``nearest``, ``bilinear``, ``bicubic`` or ``area``.
         antialias: low-pass before shrinking; without effect on ``nearest`` and ``area``. Without
             it, bilinear and bicubic are OpenCV's (bicubic a = -0.75).
+        part: which rows and columns of the resized photo; None for all.
     """
-    if photo.shape[:2] == size:
-        return photo
-    if interpolation in FILTERS and antialias:
-        return resize_antialiased(photo, size, FILTERS[interpolation])
+    if interpolation in FILTERS and antialias and photo.shape[:2] != size:
+        whole = slice(0, size[0]), slice(0, size[1])
+        return resize_antialiased(photo, size, FILTERS[interpolation], part or whole)
+    resized = photo if photo.shape[:2] == size else _resize_by_opencv(photo, size, interpolation)
+    return resized if part is None else resized[part]
+
+
+def _resize_by_opencv(photo: Photo, size: tuple[int, int], interpolation: str) -> Photo:
     cv2 = import_cv2()
     flags = {
         "nearest": cv2.INTER_NEAREST_EXACT,
@@ -68,15 +97,16 @@ def resize(photo: Photo, size: tuple[int, int], interpolation: str, antialias: b
     return resized
 
 
-def resize_antialiased(photo: Photo, size: tuple[int, int], kernel: Filter) -> Photo:
-    """Return a photo resized along its rows, rounded to uint8, then along its columns.
+def resize_antialiased(photo: Photo, size: tuple[int, int], kernel: Filter, part: Part) -> Photo:
+    """Return a part of a photo resized along its rows, rounded to uint8, then along its columns.
 
     Source: the arithmetic of Pillow's ``Image.resize``; the tests hold frozen results of it.
     """
-    for axis in (1, 0):
-        if photo.shape[axis] != size[axis]:
-            photo = _resize_axis(photo, axis, size[axis], kernel)
-    return photo
+    rows = _bands(photo.shape[0], size[0], kernel, part[0].start, part[0].stop)
+    columns = _bands(photo.shape[1], size[1], kernel, part[1].start, part[1].stop)
+    seen = photo[_needed(rows), _needed(columns)]
+    narrow = _transposed(_combined(_transposed(seen), columns))
+    return _combined(narrow, rows)
 
 
 def filter_weights(
@@ -101,16 +131,71 @@ def filter_weights(
     return np.minimum(taps, source - 1), weights
 
 
-def _resize_axis(photo: Photo, axis: int, target: int, kernel: Filter) -> Photo:
-    indices, weights = filter_weights(photo.shape[axis], target, kernel)
+@dataclass(frozen=True)
+class Band:
+    """Some neighbouring target pixels, and what they are made of.
+
+    Attributes:
+        targets: which of the pixels that are computed.
+        sources: the source pixels that any of them depends on.
+        weights: float64 ``(targets, sources)``, multiples of ``2 ** -FIXED_POINT_BITS``.
+    """
+
+    targets: slice
+    sources: slice
+    weights: NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)  # the photos of a folder often have one size
+def _bands(source: int, target: int, kernel: Filter, start: int, stop: int) -> tuple[Band, ...]:
+    """Return the bands that make the target pixels from `start` to `stop` of one axis."""
+    if source == target:
+        indices, weights = np.arange(target)[:, None], np.ones((target, 1))
+    else:
+        indices, weights = filter_weights(source, target, kernel)
     scaled = weights * (1 << FIXED_POINT_BITS)
-    fixed = np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32)
-    shape = [1] * photo.ndim
-    shape[axis] = target
-    out_shape = list(photo.shape)
-    out_shape[axis] = target
-    total = np.full(out_shape, 1 << (FIXED_POINT_BITS - 1), np.int32)
-    for tap in range(indices.shape[1]):
-        pixels = photo.take(indices[:, tap], axis).astype(np.int32)
-        total += pixels * fixed[:, tap].reshape(shape)
-    return (total >> FIXED_POINT_BITS).clip(0, 255).astype(np.uint8)
+    fixed = np.trunc(scaled + np.copysign(0.5, scaled)) / (1 << FIXED_POINT_BITS)
+    bands = []
+    for first in range(start, stop, BAND):
+        chosen = slice(first, min(first + BAND, stop))
+        low, high = int(indices[chosen].min()), int(indices[chosen].max()) + 1
+        matrix = np.zeros((chosen.stop - first, high - low))
+        rows = np.arange(len(matrix))[:, None]
+        np.add.at(matrix, (rows, indices[chosen] - low), fixed[chosen])
+        bands.append(Band(slice(first - start, chosen.stop - start), slice(low, high), matrix))
+    return tuple(bands)
+
+
+def _needed(bands: tuple[Band, ...]) -> slice:
+    """Return the source pixels that bands depend on."""
+    return slice(bands[0].sources.start, bands[-1].sources.stop)
+
+
+def _combined(photo: Photo, bands: tuple[Band, ...]) -> Photo:
+    """Return rows that are sums of the rows of a photo, which holds those that are needed.
+
+    A sum s is a multiple of ``2 ** -FIXED_POINT_BITS`` below 2 ** 9, so float64 holds it exactly,
+    in whatever order a product of matrices adds; floor(s + 1/2) is what Pillow rounds to.
+    """
+    offset = bands[0].sources.start
+    lines = photo.reshape(len(photo), -1)
+    span = max(band.sources.stop - band.sources.start for band in bands)
+    step = max(min(COLUMNS, PRODUCTS // (BAND * span)), 1)
+    count = bands[-1].targets.stop
+    result = np.empty((count, lines.shape[1]), np.uint8)
+    for left in range(0, lines.shape[1], step):
+        pixels = lines[:, left : left + step].astype(np.float64)
+        sums = np.empty((count, pixels.shape[1]))
+        for band in bands:
+            taken = pixels[band.sources.start - offset : band.sources.stop - offset]
+            np.matmul(band.weights, taken, out=sums[band.targets])
+        sums += 0.5
+        np.clip(sums, 0, 255, out=sums)
+        np.copyto(result[:, left : left + step], sums, casting="unsafe")
+    return result.reshape(count, *photo.shape[1:])
+
+
+def _transposed(photo: Photo) -> Photo:
+    """Return a photo with rows and columns exchanged, contiguous."""
+    turned: Photo = import_cv2().transpose(photo)
+    return turned.reshape(photo.shape[1], photo.shape[0], *photo.shape[2:])
