@@ -100,8 +100,9 @@ def overlay(
         raise UsageError(f"alpha must be between 0 and 1, not {alpha}")
     rise = np.clip(cam / np.float32(0.6), 0, 1)
     opacity = (alpha * rise * rise * (3 - 2 * rise))[..., None]
-    mixed = photo * (1 - opacity) + colorize(cam, colormap) * opacity
-    result: Picture = np.rint(mixed).astype(np.uint8)
+    mixed = photo * (1 - opacity)
+    mixed += colorize(cam, colormap) * opacity
+    result: Picture = np.rint(mixed, out=mixed).astype(np.uint8)
     return result
 
 
@@ -166,6 +167,13 @@ def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = Non
 def encode_png(picture: Picture) -> bytes:
     """Return a picture as the bytes of a PNG file."""
     _, data = _cv2().imencode(".png", _swapped(picture))
+    encoded: bytes = data.tobytes()
+    return encoded
+
+
+def encode_jpeg(picture: Picture) -> bytes:
+    """Return a picture as the bytes of a JPEG file."""
+    _, data = _cv2().imencode(".jpg", _swapped(picture))
     encoded: bytes = data.tobytes()
     return encoded
 

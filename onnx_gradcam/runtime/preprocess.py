@@ -18,6 +18,9 @@ from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.photo import Photo, import_cv2
 from onnx_gradcam.runtime.resample import resize
 
+IN_CACHE = 1 << 16
+"""How many elements of a map to compute at a time."""
+
 GRAY_WEIGHTS = (19595, 38470, 7471)
 """ITU-R 601-2 luma in 1/65536, as in Pillow's ``convert("L")``."""
 
@@ -73,15 +76,21 @@ class CropGeometry:
             float32 of the photo's size: ``(height, width)`` or ``(N, height, width)``.
         """
         maps = cams if cams.ndim == 3 else cams[None]
-        for axis, start in enumerate((self.top, self.left)):
-            length = self.photo_size[axis]
-            scale = self.resized[axis] / length
-            positions = np.arange(0.5, length, dtype=np.float64) * scale - start
-            inside = (positions >= 0) & (positions <= self.crop[axis])
-            maps = sample_linear(maps, positions - 0.5, axis + 1)
-            maps = maps * inside.reshape((1, -1, 1) if axis == 0 else (1, 1, -1))
-        result = np.asarray(maps, dtype=np.float32)
+        tall = self._spread(maps, 0)
+        result = np.empty((*tall.shape[:2], self.photo_size[1]), np.float32)
+        rows = max(IN_CACHE // max(self.photo_size[1], 1), 1)
+        for first in range(0, tall.shape[1], rows):
+            result[:, first : first + rows] = self._spread(tall[:, first : first + rows], 1)
         return result if cams.ndim == 3 else result[0]
+
+    def _spread(self, maps: Maps, axis: int) -> Maps:
+        """Return maps ``(N, *spatial)`` on one axis of the photo, zero outside the crop."""
+        length = self.photo_size[axis]
+        scale = self.resized[axis] / length
+        positions = np.arange(0.5, length, dtype=np.float64) * scale - (self.top, self.left)[axis]
+        inside = (positions >= 0) & (positions <= self.crop[axis])
+        spread = sample_linear(maps, positions - 0.5, axis + 1)
+        return spread * inside.reshape((1, -1, 1) if axis == 0 else (1, 1, -1))
 
 
 def crop_geometry(photo_size: tuple[int, int], recipe: Preprocessing) -> CropGeometry:

@@ -183,9 +183,11 @@ def _combined(photo: Photo, bands: tuple[Band, ...]) -> Photo:
     step = max(min(COLUMNS, PRODUCTS // (BAND * span)), 1)
     count = bands[-1].targets.stop
     result = np.empty((count, lines.shape[1]), np.uint8)
+    pixels_buffer, sums_buffer = np.empty((len(lines), step)), np.empty((count, step))
     for left in range(0, lines.shape[1], step):
-        pixels = lines[:, left : left + step].astype(np.float64)
-        sums = np.empty((count, pixels.shape[1]))
+        block = lines[:, left : left + step]
+        pixels, sums = pixels_buffer[:, : block.shape[1]], sums_buffer[:, : block.shape[1]]
+        np.copyto(pixels, block)
         for band in bands:
             taken = pixels[band.sources.start - offset : band.sources.stop - offset]
             np.matmul(band.weights, taken, out=sums[band.targets])
