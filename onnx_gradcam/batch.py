@@ -39,20 +39,8 @@ if TYPE_CHECKING:
 ENCODERS: Mapping[str, Callable[[Picture], bytes]] = {"png": encode_png, "jpg": encode_jpeg}
 """Ending of the pictures -> how to encode them; JPEG takes a tenth of the time."""
 
-ENDINGS = {
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-    SUFFIX,
-}
-"""What the images of a folder end in, in upper or lower case."""
+ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+"""What the photos of a folder end in, in upper or lower case."""
 
 
 @dataclass(frozen=True)
