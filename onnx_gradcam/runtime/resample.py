@@ -32,7 +32,11 @@ PRODUCTS = 1 << 17
 would fight with those that decode and run the model."""
 
 COLUMNS = 256
-"""Columns per block at most, so that what is computed stays in the cache."""
+"""Columns per block at most."""
+
+IN_CACHE = 1 << 17
+"""Pixels that are computed with at a time. Few calls of NumPy matter as well as the cache: each
+lets other Python threads in, and waits for its own turn to come again."""
 
 Part = tuple[slice, slice]
 """Rows and columns, both with start and stop."""
@@ -104,7 +108,7 @@ def resize_antialiased(photo: Photo, size: tuple[int, int], kernel: Filter, part
     """
     rows = _bands(photo.shape[0], size[0], kernel, part[0].start, part[0].stop)
     columns = _bands(photo.shape[1], size[1], kernel, part[1].start, part[1].stop)
-    seen = photo[_needed(rows), _needed(columns)]
+    seen = photo[rows.sources, columns.sources]
     narrow = _transposed(_combined(_transposed(seen), columns))
     return _combined(narrow, rows)
 
@@ -131,70 +135,69 @@ def filter_weights(
     return np.minimum(taps, source - 1), weights
 
 
-@dataclass(frozen=True)
-class Band:
-    """Some neighbouring target pixels, and what they are made of.
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """A band matrix in blocks: B times `BAND` target pixels, each block of S source pixels.
 
     Attributes:
-        targets: which of the pixels that are computed.
-        sources: the source pixels that any of them depends on.
-        weights: float64 ``(targets, sources)``, multiples of ``2 ** -FIXED_POINT_BITS``.
+        sources: all source pixels that are needed.
+        places: intp ``(B, S)``, which of those each block takes.
+        weights: float64 ``(B, BAND, S)``, multiples of ``2 ** -FIXED_POINT_BITS``.
+        targets: the number of target pixels; those of the last block beyond it are nothing.
     """
 
-    targets: slice
     sources: slice
+    places: NDArray[np.intp]
     weights: NDArray[np.float64]
+    targets: int
 
 
 @lru_cache(maxsize=64)  # the photos of a folder often have one size
-def _bands(source: int, target: int, kernel: Filter, start: int, stop: int) -> tuple[Band, ...]:
-    """Return the bands that make the target pixels from `start` to `stop` of one axis."""
+def _bands(source: int, target: int, kernel: Filter, start: int, stop: int) -> Bands:
+    """Return what makes the target pixels from `start` to `stop` of one axis."""
     if source == target:
         indices, weights = np.arange(target)[:, None], np.ones((target, 1))
     else:
         indices, weights = filter_weights(source, target, kernel)
-    scaled = weights * (1 << FIXED_POINT_BITS)
+    scaled = weights[start:stop] * (1 << FIXED_POINT_BITS)
     fixed = np.trunc(scaled + np.copysign(0.5, scaled)) / (1 << FIXED_POINT_BITS)
-    bands = []
-    for first in range(start, stop, BAND):
-        chosen = slice(first, min(first + BAND, stop))
-        low, high = int(indices[chosen].min()), int(indices[chosen].max()) + 1
-        matrix = np.zeros((chosen.stop - first, high - low))
-        rows = np.arange(len(matrix))[:, None]
-        np.add.at(matrix, (rows, indices[chosen] - low), fixed[chosen])
-        bands.append(Band(slice(first - start, chosen.stop - start), slice(low, high), matrix))
-    return tuple(bands)
+    taken = indices[start:stop]
+    first = int(taken[0, 0])
+    blocks = range(0, stop - start, BAND)
+    lows = np.array([taken[block, 0] for block in blocks])
+    span = (
+        max(int(taken[b : b + BAND].max() - low) for b, low in zip(blocks, lows, strict=True)) + 1
+    )
+    last = int(taken.max())
+    matrix = np.zeros((len(blocks), BAND, span))
+    rows = np.arange(stop - start)[:, None]
+    np.add.at(matrix, (rows // BAND, rows % BAND, taken - lows[rows // BAND]), fixed)
+    places = np.minimum(lows[:, None] + np.arange(span), last) - first
+    return Bands(slice(first, last + 1), places, matrix, stop - start)
 
 
-def _needed(bands: tuple[Band, ...]) -> slice:
-    """Return the source pixels that bands depend on."""
-    return slice(bands[0].sources.start, bands[-1].sources.stop)
-
-
-def _combined(photo: Photo, bands: tuple[Band, ...]) -> Photo:
+def _combined(photo: Photo, bands: Bands) -> Photo:
     """Return rows that are sums of the rows of a photo, which holds those that are needed.
 
     A sum s is a multiple of ``2 ** -FIXED_POINT_BITS`` below 2 ** 9, so float64 holds it exactly,
     in whatever order a product of matrices adds; floor(s + 1/2) is what Pillow rounds to.
     """
-    offset = bands[0].sources.start
     lines = photo.reshape(len(photo), -1)
-    span = max(band.sources.stop - band.sources.start for band in bands)
-    step = max(min(COLUMNS, PRODUCTS // (BAND * span)), 1)
-    count = bands[-1].targets.stop
-    result = np.empty((count, lines.shape[1]), np.uint8)
-    pixels_buffer, sums_buffer = np.empty((len(lines), step)), np.empty((count, step))
-    for left in range(0, lines.shape[1], step):
-        block = lines[:, left : left + step]
-        pixels, sums = pixels_buffer[:, : block.shape[1]], sums_buffer[:, : block.shape[1]]
-        np.copyto(pixels, block)
-        for band in bands:
-            taken = pixels[band.sources.start - offset : band.sources.stop - offset]
-            np.matmul(band.weights, taken, out=sums[band.targets])
-        sums += 0.5
-        np.clip(sums, 0, 255, out=sums)
-        np.copyto(result[:, left : left + step], sums, casting="unsafe")
-    return result.reshape(count, *photo.shape[1:])
+    count, span = bands.places.shape
+    columns = max(min(COLUMNS, PRODUCTS // (BAND * span)), 1)
+    step = max(IN_CACHE // (span * columns), 1)
+    result = np.empty((count, BAND, lines.shape[1]), np.uint8)
+    for left in range(0, lines.shape[1], columns):
+        block = lines[:, left : left + columns]
+        for first in range(0, count, step):
+            chosen = slice(first, first + step)
+            pixels = block[bands.places[chosen]].astype(np.float64)
+            sums = np.matmul(bands.weights[chosen], pixels)
+            sums += 0.5
+            np.clip(sums, 0, 255, out=sums)
+            np.copyto(result[chosen, :, left : left + columns], sums, casting="unsafe")
+    rows = result.reshape(count * BAND, -1)[: bands.targets]
+    return rows.reshape(bands.targets, *photo.shape[1:])
 
 
 def _transposed(photo: Photo) -> Photo:
