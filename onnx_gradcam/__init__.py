@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from onnx_gradcam.export.pipeline import export_model
     from onnx_gradcam.export.report import ExportReport
     from onnx_gradcam.export.verification.verify import VerificationReport, check_export
+    from onnx_gradcam.pipeline import explain_images
     from onnx_gradcam.preprocessing import PRESETS, Preprocessing
     from onnx_gradcam.runtime import Explainer, Explanation, load
 
@@ -71,6 +72,7 @@ __all__ = [
     "WriteError",
     "__version__",
     "check_export",
+    "explain_images",
     "export_model",
     "inspect_model",
     "load",
@@ -82,6 +84,7 @@ _HOMES = {
     "onnx_gradcam.export.report": ("ExportReport",),
     "onnx_gradcam.export.verification.verify": ("VerificationReport", "check_export"),
     "onnx_gradcam.runtime": ("Explainer", "Explanation", "load"),
+    "onnx_gradcam.pipeline": ("explain_images",),
     "onnx_gradcam.preprocessing": ("PRESETS", "Preprocessing"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -75,7 +75,7 @@ def colorize(cam: HeatMap, colormap: str = DEFAULT_COLORMAP) -> Picture:
     heat = coldest + np.clip(cam, 0, 1) * (hottest - coldest)
     levels = np.rint(heat * 255).astype(np.uint8)
     colors: Picture = cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{colormap.upper()}"))
-    return np.ascontiguousarray(colors[..., ::-1])
+    return _swapped(colors)
 
 
 def overlay(
@@ -100,8 +100,9 @@ def overlay(
         raise UsageError(f"alpha must be between 0 and 1, not {alpha}")
     rise = np.clip(cam / np.float32(0.6), 0, 1)
     opacity = (alpha * rise * rise * (3 - 2 * rise))[..., None]
-    mixed = photo * (1 - opacity) + colorize(cam, colormap) * opacity
-    result: Picture = np.rint(mixed).astype(np.uint8)
+    mixed = photo * (1 - opacity)
+    mixed += colorize(cam, colormap) * opacity
+    result: Picture = np.rint(mixed, out=mixed).astype(np.uint8)
     return result
 
 
@@ -165,9 +166,23 @@ def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = Non
 
 def encode_png(picture: Picture) -> bytes:
     """Return a picture as the bytes of a PNG file."""
-    _, data = _cv2().imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    _, data = _cv2().imencode(".png", _swapped(picture))
     encoded: bytes = data.tobytes()
     return encoded
+
+
+def encode_jpeg(picture: Picture) -> bytes:
+    """Return a picture as the bytes of a JPEG file."""
+    _, data = _cv2().imencode(".jpg", _swapped(picture))
+    encoded: bytes = data.tobytes()
+    return encoded
+
+
+def _swapped(picture: Picture) -> Picture:
+    """Return RGB as BGR, which is what OpenCV takes, or the other way round."""
+    cv2 = _cv2()
+    swapped: Picture = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
+    return swapped
 
 
 def score_text(explanation: Explanation, row: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from onnx_gradcam.errors import BatchError
         "onnx-gradcam explain model.cam.onnx cat.jpg -o heatmaps --top-k 3",
         "onnx-gradcam explain model.cam.onnx scan.npy -o heatmaps --input age=age.npy",
         "onnx-gradcam explain model.cam.onnx cat.jpg dog.jpg -o heatmaps --class tabby --class 207",
+        "onnx-gradcam explain model.cam.onnx photos/ -o heatmaps --pictures none",
     ),
 )
 @click.argument("exported", type=click.Path(path_type=Path))
@@ -139,6 +141,19 @@ from onnx_gradcam.errors import BatchError
     help="Where to run; cuda is an error where it does not come up.",
 )
 @input_option("Values for another input of the model; repeat it for several.")
+@click.option(
+    "--pictures",
+    type=click.Choice(["png", "jpg", "none"]),
+    default="png",
+    show_default=True,
+    help="How pictures are written; none writes raw maps alone, which is fastest.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many threads to use; the number of cores unless given.",
+)
 @click.option("--force", is_flag=True, help="Overwrite files of an earlier run.")
 def command(
     exported: Path,
@@ -160,22 +175,28 @@ def command(
     settings: tuple[str, ...],
     device: str,
     inputs: tuple[str, ...],
+    pictures: str,
+    threads: int | None,
     force: bool,
 ) -> int:
     """Write, for each image, a picture of where the model looked and the raw map of each class.
 
     For cat.jpg: DIR/cat.cam.png, all classes in one panel, and DIR/cat.cam-INDEX.npy per class.
+    A folder stands for the images in it, several images are explained at a time.
     A .npy file holds an array as the model takes it: an image, sound or volume, or a batch of them.
     Prints index, score and name of each class, and why where its map shows nothing.
     """
     from onnx_gradcam import load
-    from onnx_gradcam.batch import FailedPhoto, explain_photos
+    from onnx_gradcam.batch import FailedPhoto, explain_photos, photos_of
+    from onnx_gradcam.pipeline import divide
 
     failed = 0
-    explainer = load(exported, device=device)
-    for result in explain_photos(
+    photos = photos_of(images)
+    division = divide(len(photos), method, threads)
+    explainer = load(exported, device=device, session_options=division.session_options())
+    results = explain_photos(
         explainer,
-        images,
+        photos,
         output,
         classes=classes,
         top_k=top_k,
@@ -187,18 +208,22 @@ def command(
         settings=read_settings(settings),
         layers=layers or None,
         fuse_layers=fuse_layers,
+        pictures=None if pictures == "none" else pictures,
         force=force,
+        workers=division.workers,
         extra_inputs=read_inputs(inputs),
         weights=read_weights(weights),
         mask=read_mask(mask),
         box=boxes or None,
         embedding=read_vectors(embedding),
-    ):
-        if not isinstance(result, FailedPhoto):
-            click.echo(result.summary())
-        elif len(images) == 1:
-            raise result.error
-        else:
-            failed += 1
-            click.echo(f"error: {result.error}", err=True)
+    )
+    with closing(results):  # so that Ctrl-C ends its threads
+        for result in results:
+            if not isinstance(result, FailedPhoto):
+                click.echo(result.summary())
+            elif len(photos) == 1:
+                raise result.error
+            else:
+                failed += 1
+                click.echo(f"error: {result.error}", err=True)
     return BatchError.exit_code if failed else 0

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.runtime.cutting.index import NAME_IN_TENSOR, NAME_IN_VALUE_INFO, InGraph, InNode
 from onnx_gradcam.runtime.cutting.index import InModel as Model
-from onnx_gradcam.runtime.cutting.wire import bytes_field, encoded, number_field
 from onnx_gradcam.runtime.on_device import OnDevice
 from onnx_gradcam.runtime.session import LOG_ERRORS_ONLY, import_onnxruntime, run_options
+from onnx_gradcam.wire import bytes_field, encoded, number_field
 
 FloatArray = NDArray[np.float32]
 

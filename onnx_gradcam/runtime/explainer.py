@@ -29,13 +29,13 @@ from onnx_gradcam.runtime.further import further_given, further_outputs
 from onnx_gradcam.runtime.fused import FusedCam
 from onnx_gradcam.runtime.graph_run import device_run
 from onnx_gradcam.runtime.how import OFFERED, How
-from onnx_gradcam.runtime.image_input import ImageInput, without_channels
+from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.layers import FloatArray, chosen_layers, layer_maps, layer_outputs
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.parts import Parts
-from onnx_gradcam.runtime.photo import PhotoSource, read_photo
+from onnx_gradcam.runtime.photo import PhotoSource
 from onnx_gradcam.runtime.prediction import OPEN, Prediction
-from onnx_gradcam.runtime.preprocess import preprocess
+from onnx_gradcam.runtime.prepared import PreparedPhoto, prepare_photo
 from onnx_gradcam.runtime.reruns import Reruns
 from onnx_gradcam.runtime.same_seeds import same_classes, seed_rows
 from onnx_gradcam.runtime.scores import ScoreReader
@@ -269,27 +269,23 @@ class Explainer:
             UnsupportedModelError: a method that the file cannot serve.
         """
         how = self._how(method, options)
-        if self.preprocessing is None:
-            raise UsageError(
-                "the file holds no preprocessing for photos; export the model again with"
-                " --preprocess PRESET, or prepare the array and use explain"
-            )
-        if self.image_input.spatial_axes != 2:
-            raise UsageError(
-                f"the model takes no photos but {self.image_input.describe()}; prepare the array"
-                " and use explain"
-            )
-        pixels = read_photo(photo)
-        image, geometry = preprocess(
-            pixels, self.preprocessing, self.image_input.layout, self.image_input.dtype
-        )
-        if not self.image_input.has_channels:
-            image = without_channels(image, self.image_input)
+        prepared = self.prepare(photo)
         seeds = self._seeds.read(classes, options, 1, each=True)
         extra = options.get("extra_inputs") or {}
-        return self._explain(
-            self.image_input.fit(image), seeds, how, extra, photo=pixels, geometry=geometry
-        )
+        seen = {"photo": prepared.photo, "geometry": prepared.geometry}
+        return self._explain(prepared.image, seeds, how, extra, **seen)
+
+    def prepare(self, photo: PhotoSource) -> PreparedPhoto:
+        """Return a photo as `explain` takes it, by the preprocessing stored in the file.
+
+        Args:
+            photo: path, encoded bytes, or a uint8 RGB array ``(H, W, 3)``.
+
+        Raises:
+            ImageError: not an image.
+            UsageError: the file holds no preprocessing, or the photo does not fit the model.
+        """
+        return prepare_photo(photo, self.preprocessing, self.image_input)
 
     def _how(self, method: str | None, options: ExplainOptions) -> How:
         """Return the choices of a call; without options they are made once for each method."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_gradcam.cam import RERUNS, Need, Painted, fuse, get_method, paint, painted
+from onnx_gradcam.cam.attention import TokenMaps
 from onnx_gradcam.cam.postprocess import rectified
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
 from onnx_gradcam.runtime.fused import WAY_OUT
@@ -124,6 +125,29 @@ class Explanation:
             return np.zeros((len(shown), 2), np.float32)
         return np.stack([shown.min(axis=axes), shown.max(axis=axes)], axis=1)
 
+    def of_photo(self, rows: slice, photo: Photo, geometry: CropGeometry) -> Explanation:
+        """Return what some rows hold, as `explain_image` would have it for their photo.
+
+        Args:
+            rows: those of the photo.
+            photo: uint8 RGB ``(height, width, 3)``.
+            geometry: which part of it the model saw.
+        """
+        values = {name: getattr(self, name) for name in _PER_ROW}
+        own: dict[str, Any] = {n: v if v is None else v[rows] for n, v in values.items()}
+        layers = tuple(
+            replace(layer, **{name: getattr(layer, name)[rows] for name in _PER_ROW_OF_LAYER})
+            for layer in self.layers
+        )
+        return replace(
+            self,
+            **own,
+            further={need: _taken(value, rows) for need, value in self.further.items()},
+            layers=layers,
+            photo=photo,
+            geometry=geometry,
+        )
+
     def photo_cams(self) -> FloatArray:
         """Return the heat maps laid on the whole photo, float32 ``(N, height, width)``.
 
@@ -182,6 +206,19 @@ class Explanation:
                 for layer, one in zip(self.layers, each, strict=False)
             ),
         )
+
+
+_PER_ROW_OF_LAYER = ("activations", "gradients", "raw_maps", "notes")
+_PER_ROW = (*_PER_ROW_OF_LAYER, "scores", "classes", "cams", "y", "boxes")
+
+
+def _taken(value: Any, rows: slice) -> Any:
+    """Return some rows of what a file gives for CAM methods: an array, several, or `TokenMaps`."""
+    if isinstance(value, list):
+        return [one[rows] for one in value]
+    if isinstance(value, TokenMaps):
+        return replace(value, values=value.values[rows])
+    return value[rows]
 
 
 def explain_maps(

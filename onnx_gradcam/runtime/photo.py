@@ -21,6 +21,8 @@ PhotoSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[
 MAX_PIXELS = 180_000_000
 """Largest photo that is decoded; the environment variable below overrides it."""
 
+DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16))
+
 MAX_PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 """OpenCV's own variable: one setting for both."""
 
@@ -73,8 +75,11 @@ def _decode(data: bytes, name: str) -> Photo:
     pixels = _decode_upright(data, header) if header.height and header.width else None
     if pixels is None:
         raise ImageError(f"{name}: this {header.format} image is damaged or of an unsupported kind")
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    return _from_array(pixels[..., order], name)
+    if pixels.dtype in DTYPES:  # others are refused below
+        cv2 = import_cv2()
+        code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+        pixels = cv2.cvtColor(pixels, code)
+    return _from_array(pixels, name)
 
 
 def _decode_upright(data: bytes, header: ImageHeader) -> NDArray[Any] | None:
@@ -109,7 +114,7 @@ def _from_array(pixels: NDArray[Any], name: str = "image array") -> Photo:
         raise ImageError(
             f"{name}: expected shape (H, W, 3), (H, W, 4) or (H, W), got {pixels.shape}"
         )
-    if pixels.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+    if pixels.dtype not in DTYPES:
         raise ImageError(
             f"{name}: expected uint8 pixel values from 0 to 255 (or uint16), got {pixels.dtype}"
         )

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from onnx_gradcam.cam.registry import Maps
 from onnx_gradcam.cam.resize import sample_linear
 from onnx_gradcam.preprocessing import Preprocessing
-from onnx_gradcam.runtime.photo import Photo
+from onnx_gradcam.runtime.photo import Photo, import_cv2
 from onnx_gradcam.runtime.resample import resize
+
+IN_CACHE = 1 << 16
+"""How many elements of a map to compute at a time."""
 
 GRAY_WEIGHTS = (19595, 38470, 7471)
 """ITU-R 601-2 luma in 1/65536, as in Pillow's ``convert("L")``."""
@@ -47,6 +50,16 @@ class CropGeometry:
         horizontal = self._extent(1, self.left)
         return horizontal[0], vertical[0], horizontal[1], vertical[1]
 
+    @property
+    def visible(self) -> tuple[slice, slice]:
+        """Rows and columns of the resized photo that lie in the crop."""
+        starts = (self.top, self.left)
+        rows, columns = (
+            slice(max(start, 0), min(start + length, whole))
+            for start, length, whole in zip(starts, self.crop, self.resized, strict=True)
+        )
+        return rows, columns
+
     def _extent(self, axis: int, start: int) -> tuple[float, float]:
         scale = self.photo_size[axis] / self.resized[axis]
         low = max(start * scale, 0.0)
@@ -63,15 +76,21 @@ class CropGeometry:
             float32 of the photo's size: ``(height, width)`` or ``(N, height, width)``.
         """
         maps = cams if cams.ndim == 3 else cams[None]
-        for axis, start in enumerate((self.top, self.left)):
-            length = self.photo_size[axis]
-            scale = self.resized[axis] / length
-            positions = np.arange(0.5, length, dtype=np.float64) * scale - start
-            inside = (positions >= 0) & (positions <= self.crop[axis])
-            maps = sample_linear(maps, positions - 0.5, axis + 1)
-            maps = maps * inside.reshape((1, -1, 1) if axis == 0 else (1, 1, -1))
-        result = np.asarray(maps, dtype=np.float32)
+        tall = self._spread(maps, 0)
+        result = np.empty((*tall.shape[:2], self.photo_size[1]), np.float32)
+        rows = max(IN_CACHE // max(self.photo_size[1], 1), 1)
+        for first in range(0, tall.shape[1], rows):
+            result[:, first : first + rows] = self._spread(tall[:, first : first + rows], 1)
         return result if cams.ndim == 3 else result[0]
+
+    def _spread(self, maps: Maps, axis: int) -> Maps:
+        """Return maps ``(N, *spatial)`` on one axis of the photo, zero outside the crop."""
+        length = self.photo_size[axis]
+        scale = self.resized[axis] / length
+        positions = np.arange(0.5, length, dtype=np.float64) * scale - (self.top, self.left)[axis]
+        inside = (positions >= 0) & (positions <= self.crop[axis])
+        spread = sample_linear(maps, positions - 0.5, axis + 1)
+        return spread * inside.reshape((1, -1, 1) if axis == 0 else (1, 1, -1))
 
 
 def crop_geometry(photo_size: tuple[int, int], recipe: Preprocessing) -> CropGeometry:
@@ -112,8 +131,10 @@ def preprocess(
     """
     geometry = crop_geometry((photo.shape[0], photo.shape[1]), recipe)
     colored = photo if recipe.color == "RGB" else _COLORS[recipe.color](photo)
-    resized = resize(colored, geometry.resized, recipe.interpolation, recipe.antialias)
-    pixels = _crop(resized, geometry).reshape(*geometry.crop, -1).astype(np.float32)
+    seen = resize(
+        colored, geometry.resized, recipe.interpolation, recipe.antialias, geometry.visible
+    )
+    pixels = _padded(seen, geometry).reshape(*geometry.crop, -1).astype(np.float32)
     values = pixels * np.float32(recipe.scale) - np.asarray(recipe.mean, np.float32)
     values /= np.asarray(recipe.std, np.float32)
     if np.issubdtype(dtype, np.integer):
@@ -130,18 +151,21 @@ def _gray(photo: Photo) -> Photo:
 
 
 def _bgr(photo: Photo) -> Photo:
-    return np.ascontiguousarray(photo[..., ::-1])
+    cv2 = import_cv2()
+    swapped: Photo = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+    return swapped
 
 
 _COLORS = {"BGR": _bgr, "GRAY": _gray}
 
 
-def _crop(photo: Photo, geometry: CropGeometry) -> Photo:
-    height, width = geometry.crop
-    bottom, right = geometry.top + height, geometry.left + width
-    rows = (max(-geometry.top, 0), max(bottom - photo.shape[0], 0))
-    columns = (max(-geometry.left, 0), max(right - photo.shape[1], 0))
-    if any(rows + columns):
-        photo = np.pad(photo, [rows, columns] + [(0, 0)] * (photo.ndim - 2))
-    top, left = max(geometry.top, 0), max(geometry.left, 0)
-    return photo[top : top + height, left : left + width]
+def _padded(seen: Photo, geometry: CropGeometry) -> Photo:
+    """Return the crop: what of the photo is in it, with black around where it is too small."""
+    rows, columns = geometry.visible
+    above, left = rows.start - geometry.top, columns.start - geometry.left
+    below = geometry.crop[0] - above - seen.shape[0]
+    right = geometry.crop[1] - left - seen.shape[1]
+    if any((above, below, left, right)):
+        around = [(above, below), (left, right)] + [(0, 0)] * (seen.ndim - 2)
+        return np.pad(seen, around)
+    return seen

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from onnx_gradcam.runtime.resample import FILTERS, filter_weights, resize
+from onnx_gradcam.runtime.resample import FILTERS, Filter, filter_weights, resize
 
 REFERENCES = np.load(Path(__file__).parent / "resize_references.npz")
 PHOTO = REFERENCES["photo"]
@@ -51,3 +51,49 @@ def test_nearest_takes_the_pixel_at_the_centre() -> None:
 
 def test_the_same_size_is_left_alone() -> None:
     assert resize(PHOTO, (29, 41), "bicubic", antialias=True) is PHOTO
+
+
+def in_integers(photo: np.ndarray, axis: int, target: int, kernel: Filter) -> np.ndarray:
+    """Return one pass of Pillow's resize as Pillow computes it, one tap after another."""
+    indices, weights = filter_weights(photo.shape[axis], target, kernel)
+    scaled = weights * (1 << 22)
+    fixed = np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32)
+    shape = [target if a == axis else 1 for a in range(photo.ndim)]
+    total = np.int32(1 << 21)
+    for tap in range(indices.shape[1]):
+        total = total + photo.take(indices[:, tap], axis).astype(np.int32) * fixed[:, tap].reshape(
+            shape
+        )
+    return (total >> 22).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize(
+    ("source", "target"), [((37, 53), (20, 31)), ((700, 11), (6, 30)), ((9, 1200), (9, 17))]
+)
+def test_blocks_of_floats_give_the_bits_of_the_integers(
+    name: str, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    # black and white overshoots most
+    photo = np.random.default_rng(5).choice(np.array([0, 1, 254, 255], np.uint8), (*source, 3))
+    expected = photo
+    for axis in (1, 0):
+        if source[axis] != target[axis]:
+            expected = in_integers(expected, axis, target[axis], FILTERS[name])
+    whole = resize(photo, target, name, antialias=True)
+    np.testing.assert_array_equal(whole, expected)
+    part = (slice(1, target[0] - 1), slice(3, 12))
+    np.testing.assert_array_equal(
+        resize(photo, target, name, antialias=True, part=part), expected[part]
+    )
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear"])
+def test_a_part_of_what_opencv_makes(name: str) -> None:
+    part = (slice(2, 9), slice(0, 5))
+    whole = resize(PHOTO, (10, 14), name, antialias=False)
+    np.testing.assert_array_equal(
+        resize(PHOTO, (10, 14), name, antialias=False, part=part), whole[part]
+    )
+    unchanged = resize(PHOTO, (29, 41), name, antialias=True, part=part)
+    np.testing.assert_array_equal(unchanged, PHOTO[part])
