@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def measure(shape: tuple[int, ...], threads: int, repetitions: int) -> list[floa
     assert all(np.array_equal(results[0], other) for other in results[1:])
     assert 0.5 < np.mean(results[0] != 0) < 0.99
     times = interleaved(
-        {form: (lambda s=s: s.run(None, feeds)) for form, s in sessions.items()}, repetitions
+        {form: partial(s.run, None, feeds) for form, s in sessions.items()}, repetitions
     )
     return [times[form].median * 1e6 / MASKS for form in FORMS]
 
