@@ -151,7 +151,8 @@ def explain_photos(
             refuse_existing(picture, force)
     job = _Job(explainer, _Asked(wanted, above), {"method": method, **options}, extra, pictures)
     if workers is None:
-        workers = divide(len(photos), method or explainer.default_method).workers
+        division = divide(len(photos), method or explainer.default_method)
+        workers = division.workers_on(explainer.providers)
     pieces = job.pieces(zip(photos, names, strict=True))
     with closing(overlapped(job.drafted, pieces, workers)) as drafts:
         for draft in drafts:

@@ -210,7 +210,7 @@ def command(
         fuse_layers=fuse_layers,
         pictures=None if pictures == "none" else pictures,
         force=force,
-        workers=division.workers,
+        workers=division.workers_on(explainer.providers),
         extra_inputs=read_inputs(inputs),
         weights=read_weights(weights),
         mask=read_mask(mask),

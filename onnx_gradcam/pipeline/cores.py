@@ -8,15 +8,20 @@ slowest of them between two operators.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnx_gradcam.cam import RERUNS, get_method
 from onnx_gradcam.errors import UsageError
-from onnx_gradcam.runtime.session import LOG_ERRORS_ONLY, import_onnxruntime
+from onnx_gradcam.runtime.session import CPU, LOG_ERRORS_ONLY, import_onnxruntime
 
 MOST_WORKERS = 16
 """Each worker holds a decoded photo and the tensors of a run; further cores help within a run."""
+
+MOST_ON_A_DEVICE = 4
+"""Likewise where the model runs on a GPU: the tensors of each run are in its memory, and more runs
+than one hardly make it faster; the others decode and draw meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class Division:
 
     workers: int
     intra_op_threads: int | None = None
+
+    def workers_on(self, providers: Sequence[str]) -> int:
+        """Return the workers for a session with these execution providers."""
+        return self.workers if providers[0] == CPU else min(self.workers, MOST_ON_A_DEVICE)
 
     def session_options(self) -> Any:
         """Return an ``onnxruntime.SessionOptions`` for `load`, or None for its defaults."""

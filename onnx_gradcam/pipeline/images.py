@@ -103,7 +103,8 @@ def explain_images(
     if together > 1 and alone:
         raise UsageError(f"{', '.join(alone)} with {together} images per run; take batch=1")
     if workers is None:
-        workers = divide(method=method or explainer.default_method).workers
+        division = divide(method=method or explainer.default_method)
+        workers = division.workers_on(explainer.providers)
     job = _Job(explainer, classes, method, options, read, finish)
     work = job.one if together == 1 else job.several
     groups = _groups(sources, together)

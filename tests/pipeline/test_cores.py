@@ -36,6 +36,12 @@ def test_cores_are_divided(
         assert division.workers + division.intra_op_threads - 1 == (threads or 8)
 
 
+def test_a_device_gets_fewer_runs_at_a_time() -> None:
+    assert Division(8, 1).workers_on(["CPUExecutionProvider"]) == 8
+    assert Division(8, 1).workers_on(["CUDAExecutionProvider", "CPUExecutionProvider"]) == 4
+    assert Division(1).workers_on(["CUDAExecutionProvider", "CPUExecutionProvider"]) == 1
+
+
 def test_session_options_have_the_threads() -> None:
     assert Division(2, 3).session_options().intra_op_num_threads == 3
     assert Division(1).session_options() is None
