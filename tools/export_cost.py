@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -179,19 +178,19 @@ def measure_load(model: Path, repetitions: int) -> Figures:
     import onnxruntime
 
     import onnx_gradcam
-
-    def options() -> Any:
-        made = onnxruntime.SessionOptions()
-        made.log_severity_level = 3
-        return made
+    from tools.timing import session_options
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "exported.onnx"
         onnx_gradcam.export_model(model, file, verify=False)
         cpu = ["CPUExecutionProvider"]
         runs: dict[str, Callable[[], object]] = {
-            "session": lambda: onnxruntime.InferenceSession(file, options(), providers=cpu),
-            "load": lambda: onnx_gradcam.load(file, device="cpu", session_options=options()),
+            "session": lambda: onnxruntime.InferenceSession(
+                file, session_options(1), providers=cpu
+            ),
+            "load": lambda: onnx_gradcam.load(
+                file, device="cpu", session_options=session_options(1)
+            ),
         }
         seconds = in_turn(runs, repetitions)
     pairs = zip(seconds["load"], seconds["session"], strict=True)

@@ -88,7 +88,7 @@ def test_rows_hold_what_was_measured() -> None:
     assert "| net | 100.0 | read and write | 0.50 | +0.00 | 150 |  | 1.50 |" in lines
     assert "| 2.5 GB | reverse | 1.5 | 150 | 50 | 2.00 |" in lines
     assert "| `help` | 0.020 (0.010 to 0.030) |" in lines
-    assert "| net | 20.0 | 21.0 | 1.050 | 1.00 |" in lines
+    assert "| net | 20.0 | 21.0 | 1.00 | +0.050 |" in lines
     assert "2 cores" in page(figures)
 
 
