@@ -1,11 +1,12 @@
 """Measure what a gate and `Explainer.predict` cost, and write the tables of docs/gate.md.
 
-    python tools/gate_cost.py MODEL.onnx [MODEL.onnx ...] [--layer auto --layer 0] [--threads 2]
+    python tools/gate_cost.py MODEL.onnx [MODEL.onnx ...] [--layer auto --layer 0]
 
 For each model, in turn and many times: the original file; the gated file, closed and open; the
-file without a gate; `Explainer.predict` of either. Ratios of medians of this one run. Memory is
-that of processes of their own: what the program itself holds (not pages of files), beyond what it
-held before it opened anything.
+file without a gate; `Explainer.predict` of either. One thread, and its CPU time: that differs
+by less from run to run than the costs that are measured. Ratios of medians of this one run.
+Memory is that of processes of their own: what the program itself holds (not pages of files),
+beyond what it held before it opened anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,9 +33,10 @@ from onnx_gradcam.contract import GATE_INPUT  # noqa: E402
 from tools.timing import interleaved, session_options  # noqa: E402
 
 PAGE = ROOT / "docs" / "gate.md"
-PLAIN, CLOSED, OPEN, UNGATED = "plain", "closed", "open", "without a gate"
+PLAIN, AGAIN, CLOSED, OPEN, UNGATED = "plain", "again", "closed", "open", "without a gate"
 PREDICT, PREDICT_GATED = "predict", "predict, gated"
 RATIOS = (
+    (AGAIN, PLAIN),
     (CLOSED, PLAIN),
     (PREDICT_GATED, PLAIN),
     (PREDICT, PLAIN),
@@ -68,47 +71,47 @@ def image_for(shape: Sequence[Any]) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).standard_normal(sizes).astype(np.float32)
 
 
-def measure(files: Files, threads: int, repetitions: int) -> dict[str, float]:
+def measure(files: Files, repetitions: int) -> dict[str, float]:
     """Return the median of each contestant, in seconds."""
     open_session = partial(
         onnxruntime.InferenceSession,
-        sess_options=session_options(threads),
+        sess_options=session_options(1),
         providers=["CPUExecutionProvider"],
     )
-    open_explainer = partial(
-        onnx_gradcam.load, device="cpu", session_options=session_options(threads)
-    )
-    plain, ungated, gated = map(open_session, (files.original, files.plain, files.gated))
+    open_explainer = partial(onnx_gradcam.load, device="cpu", session_options=session_options(1))
+    opened = [files.original, files.original, files.plain, files.gated]
+    plain, again, ungated, gated = map(open_session, opened)
     explainers = [open_explainer(file) for file in (files.plain, files.gated)]
     image = image_for(plain.get_inputs()[0].shape)
     fed = {plain.get_inputs()[0].name: image}
-    closed, opened = (fed | {GATE_INPUT: np.array([value])} for value in (False, True))
+    closed, open_ = (fed | {GATE_INPUT: np.array([value])} for value in (False, True))
     contestants: dict[str, Callable[[], object]] = {
         PLAIN: lambda: plain.run(None, fed),
+        AGAIN: lambda: again.run(None, fed),
         CLOSED: lambda: gated.run(None, closed),
-        OPEN: lambda: gated.run(None, opened),
+        OPEN: lambda: gated.run(None, open_),
         UNGATED: lambda: ungated.run(None, fed),
         PREDICT: lambda: explainers[0].predict(image),
         PREDICT_GATED: lambda: explainers[1].predict(image),
     }
-    times = interleaved(contestants, repetitions, warmup=5)
+    times = interleaved(contestants, repetitions, 3, time.thread_time)
     return {name: timing.median for name, timing in times.items()}
 
 
-def memory(files: Files, threads: int) -> list[float]:
+def memory(files: Files) -> list[float]:
     """Return megabytes: of the original, then of each export once it explained, and predicted."""
     found: list[float] = []
     for file in (files.original, files.plain, files.gated):
         kind = "session" if file == files.original else "explainer"
-        command = [sys.executable, __file__, f"--hold={kind}", f"--threads={threads}", str(file)]
+        command = [sys.executable, __file__, f"--hold={kind}", str(file)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found += map(float, printed.split())
     return found
 
 
-def hold(kind: str, file: Path, threads: int) -> Iterator[float]:
+def hold(kind: str, file: Path) -> Iterator[float]:
     """Open a file, run it, and yield how many megabytes that took so far."""
-    before, options = _own_megabytes(), session_options(threads)
+    before, options = _own_megabytes(), session_options(1)
     if kind == "session":
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         session.run(None, {session.get_inputs()[0].name: image_for(session.get_inputs()[0].shape)})
@@ -127,12 +130,12 @@ def _own_megabytes() -> float:
     return int(fields["RssAnon"].split()[0]) / 1024
 
 
-def row(model: Path, layer: str, threads: int, repetitions: int) -> str:
+def row(model: Path, layer: str, repetitions: int) -> str:
     """Return the row of one model and layer in Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         files = Files.exported(model, layer, Path(folder))
-        times = measure(files, threads, repetitions)
-        megabytes = memory(files, threads)
+        times = measure(files, repetitions)
+        megabytes = memory(files)
     ratios = [f"{times[name] / times[base]:.3f}" for name, base in RATIOS]
     cells = [model.stem, layer, f"{times[PLAIN] * 1e3:.1f}", *ratios]
     return f"| {' | '.join([*cells, *(f'{value:.0f}' for value in megabytes)])} |"
@@ -140,17 +143,18 @@ def row(model: Path, layer: str, threads: int, repetitions: int) -> str:
 
 HEADER = """{heading}
 
-Written by `tools/gate_cost.py`: onnxruntime {version}, CPU provider, {threads} threads, one image,
-medians of 40 to 500 repetitions (more of the quick ones), the contestants of a row in turn. Layer
-`auto` is the penultimate one, `0` the first. *plain*: the original file. *predict*:
-`Explainer.predict`, of the file without a gate by a session of its own, of the gated one by the
-only session. Memory in megabytes: what a process holds of its own beyond what it held before, for
-the original file run once, and for an `Explainer` after `explain`, and after `predict` as well.
+Written by `tools/gate_cost.py`: onnxruntime {version}, CPU provider, one image, one thread and its
+CPU time; medians of 30 to 300 repetitions (more of the quick models), the contestants of a row in
+turn. Layer `auto` is the penultimate one, `0` the first. *plain*: the original file; *again*: a
+second session of it, which shows what the ratios are worth. *predict*: `Explainer.predict`, of the
+file without a gate by a session of its own, of the gated one by the only session. Memory in
+megabytes: what a process holds of its own beyond what it held before, for the original file run
+once, and for an `Explainer` after `explain`, and after `predict` as well.
 
-| model | layer | plain, ms | closed / plain | predict, gated / plain | predict / plain |\
- without a gate / plain | open / without a gate | memory: plain | no gate: explain | + predict |\
+| model | layer | plain, ms | again / plain | closed / plain | predict, gated / plain |\
+ predict / plain | without a gate / plain | open / without a gate | memory: plain | no gate: explain | + predict |\
  gate: explain | + predict |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -166,23 +170,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--layer", action="append", help="as for export; may be repeated")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=40)
     parser.add_argument("--hold", choices=["session", "explainer"], help="print what one takes")
     arguments = parser.parse_args()
     if arguments.hold:
-        print(*hold(arguments.hold, arguments.models[0], arguments.threads))
+        print(*hold(arguments.hold, arguments.models[0]))
         return
     page = PAGE.read_text(encoding="utf-8")
     rows = written(page)
     for model in arguments.models:
         for layer in arguments.layer or ["auto"]:
-            rows[model.stem, layer] = row(model, layer, arguments.threads, arguments.repetitions)
+            rows[model.stem, layer] = row(model, layer, arguments.repetitions)
             print(rows[model.stem, layer], flush=True)
     header = HEADER.format(
         heading=HEADING,
         version=onnxruntime.__version__,
-        threads=arguments.threads,
     )
     text = page.partition(HEADING)[0] + header + "\n".join(rows.values()) + "\n"
     PAGE.write_text(text, encoding="utf-8")

@@ -35,7 +35,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], object]], repetitions: int, warmup: int = 3
+    contestants: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time the contestants in turn, so that what else the machine does hits all alike.
 
@@ -43,6 +46,7 @@ def interleaved(
         contestants: name -> function without arguments.
         repetitions: how often each is timed.
         warmup: how often each runs before.
+        clock: seconds; `time.thread_time` for what runs in one thread, on a machine that is busy.
     """
     for run in contestants.values():
         for _ in range(warmup):
@@ -50,9 +54,9 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repetitions):
         for name, run in contestants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {
         name: Timing(*(float(np.percentile(values, p)) for p in (50, 25, 75)))
         for name, values in seconds.items()
