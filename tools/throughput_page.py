@@ -47,7 +47,8 @@ Written by `tools/throughput.py`: onnxruntime {onnxruntime}, OpenCV {opencv}, CP
 {threads} threads, {images} JPEG photos of 500 x 375, medians of {repetitions} repetitions, all
 contestants in turn in one run. A ratio is images per second over those of *bare* in the same
 repetition, in brackets the quartiles; above 1 is faster than bare inference. Behind the comma: the
-fastest repetition of each, which is disturbed least by what else the machine does.
+fastest repetition of each, which is disturbed least by what else the machine does. (A busy machine
+slows threads that wait for each other most, so its medians flatter what runs side by side.)
 
 """
 
