@@ -152,7 +152,8 @@ megabytes: what a process holds of its own beyond what it held before, for the o
 once, and for an `Explainer` after `explain`, and after `predict` as well.
 
 | model | layer | plain, ms | again / plain | closed / plain | predict, gated / plain |\
- predict / plain | without a gate / plain | open / without a gate | memory: plain | no gate: explain | + predict |\
+ predict / plain | without a gate / plain | open / without a gate | memory: plain |\
+ no gate: explain | + predict |\
  gate: explain | + predict |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
