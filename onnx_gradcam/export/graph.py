@@ -82,6 +82,13 @@ class Graph:
         return [i for i in self.proto.input if i.name not in self.initializers]
 
     @cached_property
+    def overridable(self) -> frozenset[str]:
+        """Names of initializers that are inputs too: defaults, from IR 4 on."""
+        if self.model.ir_version < 4:
+            return frozenset()
+        return frozenset(i.name for i in self.proto.input if i.name in self.initializers)
+
+    @cached_property
     def outputs(self) -> list[str]:
         """Names of the graph outputs, in order."""
         return [o.name for o in self.proto.output]

@@ -123,7 +123,7 @@ class Emitter(NodeWriter):
     def _step(self, x: str, threshold: float, sign: float) -> str:
         """Return 1 where sign x > sign threshold, else 0: a HardSigmoid so steep that it steps.
 
-        Times a gradient this is what Where would give, for a tenth of its time on onnxruntime's
+        Times a gradient this is what Where would give, in less time on onnxruntime's
         CPU provider. The slope is a power of two, so that slope (x - threshold) rounds as x -
         threshold does: between neighbours the step is sharp. Of the numbers above 0 only those
         below 1e-38, which are denormal, are no clear 1. Types other than float32 are compared.

@@ -79,7 +79,7 @@ class Added:
         """Return whether a tensor is computed from weights and constants alone."""
         node = self.producer.get(name)
         if node is None:
-            return self.emit.value(name) is not None
+            return _is_constant(self.emit, self.forward, name)
         return all(self.is_weight(read) for read in Graph.reads(node))
 
 
@@ -130,6 +130,13 @@ def drop_dead(emit: Emitter, wanted: Collection[str]) -> None:
     emit.nodes[:] = kept[::-1]
 
 
+def _is_constant(emit: Emitter, forward: Graph, name: str) -> bool:
+    """Return whether a tensor that no added node makes is constant; weights are not read for it."""
+    if name in forward.initializers:
+        return name not in forward.overridable
+    return emit.value(name) is not None
+
+
 def _inferred(
     emit: Emitter, forward: Graph, shapes: Mapping[str, tuple[Dim, ...]]
 ) -> dict[str, TensorType]:
@@ -145,11 +152,9 @@ def _inferred(
         known = emit.type_of(name)
         if name in made or known is None:
             continue
-        value = emit.value(name)
-        if value is not None:
-            graph.initializer.append(
-                TensorProto(name=name, data_type=known.dtype, dims=value.shape)
-            )
+        if _is_constant(emit, forward, name) and known.shape is not None:
+            sizes = [size for size in known.shape if isinstance(size, int)]
+            graph.initializer.append(TensorProto(name=name, data_type=known.dtype, dims=sizes))
         else:
             graph.input.append(helper.make_tensor_value_info(name, known.dtype, known.shape))
     for name, shape in shapes.items():
