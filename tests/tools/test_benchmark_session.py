@@ -28,8 +28,9 @@ def worker(folder: Path, name: str, limit_s: float = 60) -> Worker:
 
 def test_a_worker_answers_whatever_is_printed_beside(tmp_path: Path) -> None:
     with worker(tmp_path, "talkative") as talkative:
-        talkative.start_preparing(2)
-        assert talkative.prepared() == ["a", "b"]
+        talkative.start_loading()
+        talkative.loaded()
+        assert talkative.prepare(2) == ["a", "b"]
         seconds = talkative.run(3, untimed=1)
         assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
         assert max(seconds["a"]) < 0.01 <= min(seconds["b"])
@@ -44,8 +45,7 @@ def test_a_worker_answers_whatever_is_printed_beside(tmp_path: Path) -> None:
 def test_a_worker_saves_its_maps(tmp_path: Path) -> None:
     task = Task(f"{FAKES}:steady", "fake", "", shape=SHAPE, folder=str(tmp_path))
     with Worker(sys.executable, task, tmp_path / "log.txt") as steady:
-        steady.start_preparing(2)
-        steady.prepared()
+        steady.prepare(2)
         assert steady.save_maps(tmp_path / "maps.npy")
     images = np.zeros((2, *SHAPE), np.float32)
     np.testing.assert_array_equal(np.load(tmp_path / "maps.npy"), fake_engines.gradient_map(images))
@@ -62,9 +62,8 @@ def test_a_worker_saves_its_maps(tmp_path: Path) -> None:
 )
 def test_why_a_worker_fails(tmp_path: Path, name: str, limit_s: float, reason: str) -> None:
     with worker(tmp_path, name, limit_s) as bad:
-        bad.start_preparing(1)
         with pytest.raises(WorkerError, match=reason):
-            bad.prepared()
+            bad.prepare(1)
 
 
 def fake_driver(folder: Path, **engines: str) -> Driver:
@@ -106,11 +105,8 @@ def test_engines_run_one_at_a_time(tmp_path: Path) -> None:
     assert driver.versions == {"numpy": np.__version__}
     lines = [line.split() for line in (tmp_path / "turns.txt").read_text().splitlines()]
     assert len({process for process, _, _ in lines}) == 3
-    warm = 3 * 3  # loading and warming up is done by all at once
-    per_batch = len(lines) // 2
-    for batch in (lines[:per_batch], lines[per_batch:]):
-        timed = sorted((float(start), float(end)) for _, start, end in batch[warm:])
-        assert all(end <= start for (_, end), (start, _) in pairwise(timed))
+    runs = sorted((float(start), float(end)) for _, start, end in lines)
+    assert all(end <= start for (_, end), (start, _) in pairwise(runs))
 
 
 def test_what_is_not_timed_and_why(tmp_path: Path) -> None:

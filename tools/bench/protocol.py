@@ -2,7 +2,8 @@
 
 The driver writes ``[command, argument]`` to the worker's standard input and waits for the answer:
 
-- ``["prepare", N]``: load what a batch of N images needs and warm up -> ``{"names": [...]}``;
+- ``["load", null]``: import what the engine needs -> ``{}``;
+- ``["prepare", N]``: get ready for a batch of N images and warm up -> ``{"names": [...]}``;
 - ``["run", [n, rest]]``: time each contestant n times, in random order, after `rest` untimed runs
   -> ``{"seconds": {name: [...]}}``;
 - ``["maps", PATH]``: save the heat maps ``(N, H, W)`` -> ``{"saved": true}``, false without any;
@@ -127,13 +128,17 @@ class Worker:
             process.wait()
         process.stdout.close()
 
-    def start_preparing(self, batch: int) -> None:
-        """Have it load and warm up for a batch size, without waiting: several load at once."""
-        self._send("prepare", batch)
+    def start_loading(self) -> None:
+        """Have it import its libraries, without waiting: several do so at once."""
+        self._send("load", None)
 
-    def prepared(self) -> list[str]:
-        """Wait for what `start_preparing` began; return the names of its contestants."""
-        return list(self._answer()["names"])
+    def loaded(self) -> None:
+        """Wait for what `start_loading` began."""
+        self._answer()
+
+    def prepare(self, batch: int) -> list[str]:
+        """Have it get ready for a batch size and warm up; return the names of its contestants."""
+        return list(self._ask("prepare", batch)["names"])
 
     def run(self, times: int, untimed: int = 0) -> dict[str, list[float]]:
         """Have it time its contestants; return seconds by contestant."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,7 @@ class Driver:
             for batch in self.plan.layers[layer]:
                 cell = Cell(OURS, subject.name, layer, batch, files.target, files.builder)
                 try:
-                    worker.start_preparing(batch)
-                    cell.turns = {name: [] for name in worker.prepared()}
+                    cell.turns = {name: [] for name in worker.prepare(batch)}
                     for _ in range(self._repetitions(worker)):
                         for name, seconds in worker.run(1).items():
                             cell.turns[name].append(seconds)
@@ -122,6 +121,7 @@ class Driver:
                 )
                 for name in self.plan.engines
             }
+            self._load(workers)
             for batch in self.plan.peer_layers[layer]:
                 cell = Cell(PEERS, subject.name, layer, batch, files.target, files.builder)
                 taken = self._ready(workers, batch, cell)
@@ -132,6 +132,15 @@ class Driver:
                     self.versions |= report["versions"]
                     self.installed[name] = report["installed"]
                 yield cell
+
+    @staticmethod
+    def _load(workers: Mapping[str, Worker]) -> None:
+        """Have all workers import their libraries, the one thing that they do side by side."""
+        for worker in workers.values():
+            worker.start_loading()
+        for worker in workers.values():
+            with suppress(WorkerError):  # it fails once more when its turn comes
+                worker.loaded()
 
     def _worker(
         self, name: str, engine: Engine, subject: Subject, layer: str, files: ModelFiles
@@ -165,18 +174,10 @@ class Driver:
         The others are noted in the cell with the reason.
         """
         reference: NDArray[Any] | None = None
-        taken, names = {}, []
-        for worker in workers.values():
-            worker.start_preparing(batch)
+        taken = {}
         for name, worker in workers.items():
             try:
-                worker.prepared()
-                names.append(name)
-            except WorkerError as error:
-                cell.failures[name] = str(error)
-        for name in names:
-            worker = workers[name]
-            try:
+                worker.prepare(batch)
                 path = self.scratch / "maps.npy"
                 if self.engines[name].compared and worker.save_maps(path):
                     maps = np.load(path)

@@ -57,15 +57,22 @@ class Server:
     def __init__(self, task: Task) -> None:
         """Load nothing yet: a failure is to be an answer."""
         self._task = task
+        self._factory: Callable[[Task], Prepare]
         self._prepare: Prepare | None = None
         self._prepared = Prepared({})
         self._order = random.Random(0)
 
+    def load(self, _: None) -> dict[str, Any]:
+        """Import the engine's module, which computes nothing yet."""
+        module, name = self._task.factory.split(":")
+        self._factory = getattr(import_module(module), name)
+        return {}
+
     def prepare(self, batch: int) -> dict[str, Any]:
-        """Load what a batch of this size needs, and warm up."""
+        """Get ready for a batch of this size, and warm up."""
         if self._prepare is None:
-            module, _, name = self._task.factory.partition(":")
-            self._prepare = getattr(import_module(module), name)(self._task)
+            self.load(None)
+            self._prepare = self._factory(self._task)
         self._prepared = Prepared({})
         gc.collect()  # what another batch size needed
         shape = (batch, *self._task.shape)
@@ -134,6 +141,7 @@ def installed_size() -> int:
 def serve(server: Server, commands: IO[str], answers: IO[str]) -> None:
     """Answer commands until there are no more."""
     table: dict[str, Callable[[Any], dict[str, Any]]] = {
+        "load": server.load,
         "prepare": server.prepare,
         "run": server.run,
         "maps": server.maps,
