@@ -60,7 +60,7 @@ class Graph:
         """Return all tensors that a node reads, those of its sub-graphs included."""
         names = [name for name in node.input if name]
         for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
             for graph in graphs:
                 inner = {o for n in graph.node for o in n.output}
                 inner |= {i.name for i in graph.input} | {t.name for t in graph.initializer}

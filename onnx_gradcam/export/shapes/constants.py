@@ -165,11 +165,23 @@ class Constants:
         if not self._is_small(name, LARGEST) or len(self.shape(name) or ()) > 1:
             return None
         if name not in self._small_tensors:
-            value = self.value(name)
-            if value is None:
-                return None
-            self._small_tensors[name] = numpy_helper.from_array(value, name)
+            tensor = self._stored(name)
+            if tensor is None:
+                value = self.value(name)
+                if value is None:
+                    return None
+                tensor = numpy_helper.from_array(value, name)
+            self._small_tensors[name] = tensor
         return self._small_tensors[name]
+
+    def _stored(self, name: str) -> TensorProto | None:
+        """Return the tensor that a Constant node holds; models have thousands of them."""
+        node = self._fixed.get(name)
+        if node is None or node.op_type != "Constant" or name in self._initializers:
+            return None
+        values = next((a.t for a in node.attribute if a.name == "value"), None)
+        inside = values is not None and values.data_location != TensorProto.EXTERNAL
+        return values if inside else None
 
 
 def _whole(partial: Partial, known: TensorType) -> Array | None:
