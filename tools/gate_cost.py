@@ -144,12 +144,12 @@ def row(model: Path, layer: str, repetitions: int) -> str:
 HEADER = """{heading}
 
 Written by `tools/gate_cost.py`: onnxruntime {version}, CPU provider, one image, one thread and its
-CPU time; medians of 30 to 300 repetitions (more of the quick models), the contestants of a row in
+CPU time; medians of 6 to 300 repetitions (more of the quick models), the contestants of a row in
 turn. Layer `auto` is the penultimate one, `0` the first. *plain*: the original file; *again*: a
-second session of it, which shows what the ratios are worth. *predict*: `Explainer.predict`, of the
-file without a gate by a session of its own, of the gated one by the only session. Memory in
-megabytes: what a process holds of its own beyond what it held before, for the original file run
-once, and for an `Explainer` after `explain`, and after `predict` as well.
+second session of it, which shows what the ratios are worth (the machine was busy). *predict*:
+`Explainer.predict`, of the file without a gate by a session of its own, of the gated one by the
+only session. Memory in megabytes: what a process holds of its own beyond what it held before, for
+the original file run once, and for an `Explainer` after `explain`, and after `predict` as well.
 
 | model | layer | plain, ms | again / plain | closed / plain | predict, gated / plain |\
  predict / plain | without a gate / plain | open / without a gate | memory: plain |\
