@@ -61,9 +61,8 @@ def test_a_worker_saves_its_maps(tmp_path: Path) -> None:
     ],
 )
 def test_why_a_worker_fails(tmp_path: Path, name: str, limit_s: float, reason: str) -> None:
-    with worker(tmp_path, name, limit_s) as bad:
-        with pytest.raises(WorkerError, match=reason):
-            bad.prepare(1)
+    with worker(tmp_path, name, limit_s) as bad, pytest.raises(WorkerError, match=reason):
+        bad.prepare(1)
 
 
 def fake_driver(folder: Path, **engines: str) -> Driver:
