@@ -330,7 +330,7 @@ class ExportMetadata:
                     f" {CONTRACT_VERSION}; upgrade onnx-gradcam"
                 )
             known = {
-                f.name: json.loads(props[METADATA_PREFIX + f.name])
+                f.name: _parsed(props[METADATA_PREFIX + f.name])
                 for f in fields(cls)
                 if METADATA_PREFIX + f.name in props
             }
@@ -340,3 +340,12 @@ class ExportMetadata:
             raise NotExportedError(
                 f"{source} has damaged onnx_gradcam metadata ({error}); export it again"
             ) from error
+
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def _parsed(text: str) -> Any:
+    """Return the value of a JSON text, as `json.loads` does; it takes thrice as long."""
+    value, end = _decode(text) if text else (None, -1)
+    return value if end == len(text) else json.loads(text)

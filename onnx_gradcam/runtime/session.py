@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,13 +165,12 @@ def open_model(
     Raises:
         ProviderError: see `open_session`, as for the other errors.
     """
-    source, name = _checked_source(model)
+    source, name, written = _checked_source(model)
     ort = import_onnxruntime()
     request = request_providers(device, providers, provider_options, ort.get_available_providers())
     if session_options is None:
         session_options = ort.SessionOptions()
         session_options.log_severity_level = LOG_ERRORS_ONLY
-    written = file_stamp(source)
     try:
         session = _start(source, session_options, request)
     except Exception as error:  # onnxruntime's exceptions share no base class
@@ -286,8 +286,8 @@ def _request_list(
     return ProviderRequest(tuple(names), tuple(own_options), strict=True)
 
 
-def _checked_source(model: ModelSource) -> tuple[str | bytes, str]:
-    """Return what onnxruntime opens, and how to call it in errors.
+def _checked_source(model: ModelSource) -> tuple[str | bytes, str, tuple[int, int] | None]:
+    """Return what onnxruntime opens, how to call it in errors, and its `file_stamp`.
 
     Raises:
         UsageError: no such file.
@@ -296,14 +296,18 @@ def _checked_source(model: ModelSource) -> tuple[str | bytes, str]:
     if isinstance(model, (bytes, bytearray, memoryview)):
         if not len(model):
             raise InvalidModelError(f"{BYTES} is empty (0 bytes)")
-        return bytes(model), BYTES
+        return bytes(model), BYTES, None
     path = Path(model)
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"model file {path} {kind}")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise InvalidModelError(f"{path} is empty (0 bytes)")
-    return str(path), str(path)
+    return str(path), str(path), (status.st_size, status.st_mtime_ns)
 
 
 def _explain_failure(error: Exception, name: str, request: ProviderRequest) -> OnnxGradCamError:
