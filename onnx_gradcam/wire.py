@@ -16,8 +16,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 """Bytes of the values of such wire types."""
 
-_LONGEST_VARINT = 70
-"""Bits in the longest varint that there is, ten groups of seven."""
+LONGEST_VARINT = 10
+"""Bytes of the longest varint that there is, each with seven bits of it."""
 
 
 class Span(NamedTuple):
@@ -79,7 +79,7 @@ def read_varint(data: memoryview | bytes, position: int, end: int) -> tuple[int,
     """
     value = shift = 0
     start = position
-    while position < end and shift < _LONGEST_VARINT:
+    while position < end and shift < 7 * LONGEST_VARINT:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift

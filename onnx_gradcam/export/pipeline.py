@@ -306,10 +306,13 @@ def _simplify(job: Job, built: Built, seed: Seed) -> None:
     shape = job.forward.shape(job.scores.tensor)
     start = ONE_SEED if job.objective.several else seed.seed
     outputs = [name for name in made if not name.startswith(PREFIX)]
+    shapes = {} if shape is None else {start: shape}
+    if shape and seed.one_hot:
+        shapes.setdefault(seed.one_hot, (shape[0], job.scores.num_classes))
     simplify(
         built.emit,
         job.forward,
-        {} if shape is None else {start: shape},
+        shapes,
         [*built.gradients, *described, *outputs],
         one_hot=(seed.one_hot, seed.classes) if seed.one_hot else None,
     )

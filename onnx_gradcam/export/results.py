@@ -29,6 +29,7 @@ from onnx_gradcam.export.quantized.score import integer_grid
 from onnx_gradcam.export.seed import Seed
 from onnx_gradcam.export.seed_inputs import SEVERAL, seed_inputs
 from onnx_gradcam.export.several import ONE_GRADIENT, repeat_for_seeds
+from onnx_gradcam.export.simplify.spread import multiply_out
 from onnx_gradcam.gradients.emitter import Emitter
 from onnx_gradcam.gradients.quantization import straight_through
 
@@ -53,6 +54,7 @@ def emit_results(job: Job, built: Built, seed: Seed) -> list[AddedOutput]:
     outputs = _declared(job, emit, seed, _emit_fused(job, emit))
     if job.full:
         outputs += emit_full_gradient(emit, job.full, gradients, outputs[0].shape[0])
+    multiply_out(emit, [output.name for output in outputs])
     return outputs
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_gradcam.runtime.cutting.index import NAME_IN_TENSOR, NAME_IN_VALUE_INFO, InGraph, InNode
-from onnx_gradcam.runtime.cutting.index import InModel as Model
+from onnx_gradcam.onnx_fields import NAME_IN_TENSOR, NAME_IN_VALUE_INFO, InGraph, InNode
+from onnx_gradcam.onnx_fields import InModel as Model
 from onnx_gradcam.runtime.on_device import OnDevice
 from onnx_gradcam.runtime.session import LOG_ERRORS_ONLY, import_onnxruntime, run_options
 from onnx_gradcam.wire import bytes_field, encoded, number_field

@@ -23,7 +23,7 @@ from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.runtime.classes import ClassIds, ClassResolver
 from onnx_gradcam.runtime.explanation import Explanation
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Values
-from onnx_gradcam.runtime.feeds import BatchRunner
+from onnx_gradcam.runtime.feeds import OPEN, BatchRunner
 from onnx_gradcam.runtime.found import Found
 from onnx_gradcam.runtime.further import further_given, further_outputs
 from onnx_gradcam.runtime.fused import FusedCam
@@ -34,7 +34,7 @@ from onnx_gradcam.runtime.layers import FloatArray, chosen_layers, layer_maps, l
 from onnx_gradcam.runtime.options import ExplainOptions, checked_names
 from onnx_gradcam.runtime.parts import Parts
 from onnx_gradcam.runtime.photo import PhotoSource
-from onnx_gradcam.runtime.prediction import OPEN, Prediction
+from onnx_gradcam.runtime.prediction import Prediction
 from onnx_gradcam.runtime.prepared import PreparedPhoto, prepare_photo
 from onnx_gradcam.runtime.reruns import Reruns
 from onnx_gradcam.runtime.same_seeds import same_classes, seed_rows

@@ -11,12 +11,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_gradcam import bfloat16
+from onnx_gradcam.contract import GATE_INPUT
 from onnx_gradcam.errors import OnnxGradCamError, UsageError
 from onnx_gradcam.runtime.device_run import DeviceRun
 from onnx_gradcam.runtime.extra_inputs import ExtraInputs, Feeds
 from onnx_gradcam.runtime.image_input import DTYPES, ImageInput
 from onnx_gradcam.runtime.on_device import OnDevice, joined
 from onnx_gradcam.runtime.session import one_line, run_options
+
+OPEN: Feeds = {GATE_INPUT: np.array([True])}
+CLOSED: Feeds = {GATE_INPUT: np.array([False])}
+"""What a file with a gate is fed; others do not take it."""
 
 
 @dataclass(frozen=True)

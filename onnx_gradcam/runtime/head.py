@@ -30,16 +30,13 @@ from onnx_gradcam.runtime.boundary import (
 )
 from onnx_gradcam.runtime.cutting import divide
 from onnx_gradcam.runtime.explanation import FloatArray
-from onnx_gradcam.runtime.feeds import BatchFeeds
+from onnx_gradcam.runtime.feeds import OPEN, BatchFeeds
 from onnx_gradcam.runtime.head_run import COARSE, ELEMENT_TYPES, FLOATS, PER_RUN, HeadRun, run_part
 from onnx_gradcam.runtime.image_input import ImageInput
 from onnx_gradcam.runtime.parts import Parts
 
 _KNOWN_SIZES = 32
 """For so many sizes of images it is remembered how by-passing tensors depend on the batch."""
-
-_OPEN = {GATE_INPUT: np.array([True])}
-"""What a head reads that lies behind a gate: y, where the file computes it."""
 
 _ROUNDING = 1e-3
 _COARSE_ROUNDING = 3e-2
@@ -165,7 +162,7 @@ class Head:
         reads = set(halves.reads)
         own = BatchFeeds(
             {n: v for n, v in feeds.per_image.items() if n in reads},
-            {n: v for n, v in (feeds.shared | _OPEN).items() if n in reads},
+            {n: v for n, v in (feeds.shared | OPEN).items() if n in reads},
         )
         return HeadRun(
             halves.head,

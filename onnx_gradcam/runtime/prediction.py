@@ -20,14 +20,10 @@ from onnx_gradcam.bfloat16 import BFLOAT16
 from onnx_gradcam.contract import GATE_INPUT
 from onnx_gradcam.errors import ModelError
 from onnx_gradcam.runtime.extra_inputs import Feeds, Values
-from onnx_gradcam.runtime.feeds import BatchRunner, taken_by
+from onnx_gradcam.runtime.feeds import CLOSED, BatchRunner, taken_by
 from onnx_gradcam.runtime.reruns import Reruns
 from onnx_gradcam.runtime.seeds import SeedReader
 from onnx_gradcam.runtime.session import run_options
-
-OPEN: Feeds = {GATE_INPUT: np.array([True])}
-CLOSED: Feeds = {GATE_INPUT: np.array([False])}
-"""What a file with a gate is fed; others do not take it."""
 
 Array = NDArray[Any]
 

@@ -220,7 +220,10 @@ def file_stamp(source: str | bytes) -> tuple[int, int] | None:
     """Return size and time of the last change of a file; None for bytes."""
     if isinstance(source, bytes):
         return None
-    status = Path(source).stat()
+    return _stamp(Path(source).stat())
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
@@ -307,7 +310,7 @@ def _checked_source(model: ModelSource) -> tuple[str | bytes, str, tuple[int, in
         raise UsageError(f"model file {path} {kind}")
     if status.st_size == 0:
         raise InvalidModelError(f"{path} is empty (0 bytes)")
-    return str(path), str(path), (status.st_size, status.st_mtime_ns)
+    return str(path), str(path), _stamp(status)
 
 
 def _explain_failure(error: Exception, name: str, request: ProviderRequest) -> OnnxGradCamError:

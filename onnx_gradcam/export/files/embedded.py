@@ -12,10 +12,8 @@ from typing import BinaryIO, NamedTuple
 from onnx import ModelProto
 
 from onnx_gradcam.export.files.unread import Place, fill, place_of
+from onnx_gradcam.onnx_fields import RAW_DATA_IN_TENSOR, InGraph, InModel
 from onnx_gradcam.wire import Field, Span, fields, header
-
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-"""Fields of ``ModelProto``, ``GraphProto`` and ``TensorProto``."""
 
 
 class _Fill(NamedTuple):
@@ -36,7 +34,7 @@ class _Fill(NamedTuple):
         """Length of the initializer with its values."""
         body, gap = self.field.body, self.gap.whole
         empty = body.end - body.start - (gap.end - gap.start)
-        return empty + len(header(_RAW_DATA, self.place.length)) + self.place.length
+        return empty + len(header(RAW_DATA_IN_TENSOR, self.place.length)) + self.place.length
 
 
 def write_embedded(model: ModelProto, file: BinaryIO) -> int:
@@ -66,20 +64,20 @@ def write_embedded(model: ModelProto, file: BinaryIO) -> int:
 
 def _chunks(data: memoryview, places: dict[int, Place]) -> Iterator[bytes | memoryview]:
     """Yield the bytes of the model with all values in it."""
-    (graph,) = (f for f in fields(data, Span(0, len(data))) if f.number == _GRAPH)
+    (graph,) = (f for f in fields(data, Span(0, len(data))) if f.number == InModel.GRAPH)
     fills = list(_fills(data, graph.body, places))
     length = graph.body.end - graph.body.start
     for one in fills:
         before = one.field.whole.end - one.field.whole.start
-        length += len(header(_INITIALIZER, one.grown)) + one.grown - before
+        length += len(header(InGraph.INITIALIZER, one.grown)) + one.grown - before
     yield data[: graph.whole.start]
-    yield header(_GRAPH, length)
+    yield header(InModel.GRAPH, length)
     behind = graph.body.start
     for one in fills:
         yield data[behind : one.field.whole.start]
-        yield header(_INITIALIZER, one.grown)
+        yield header(InGraph.INITIALIZER, one.grown)
         yield data[one.field.body.start : one.gap.whole.start]
-        yield header(_RAW_DATA, one.place.length)
+        yield header(RAW_DATA_IN_TENSOR, one.place.length)
         yield from one.place.chunks()
         yield data[one.gap.whole.end : one.field.body.end]
         behind = one.field.whole.end
@@ -87,8 +85,8 @@ def _chunks(data: memoryview, places: dict[int, Place]) -> Iterator[bytes | memo
 
 
 def _fills(data: memoryview, graph: Span, places: dict[int, Place]) -> Iterator[_Fill]:
-    initializers = (f for f in fields(data, graph) if f.number == _INITIALIZER)
+    initializers = (f for f in fields(data, graph) if f.number == InGraph.INITIALIZER)
     for index, field in enumerate(initializers):
         if index in places:
-            (gap,) = (f for f in fields(data, field.body) if f.number == _RAW_DATA)
+            (gap,) = (f for f in fields(data, field.body) if f.number == RAW_DATA_IN_TENSOR)
             yield _Fill(field, gap, places[index])

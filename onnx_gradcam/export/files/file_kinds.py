@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from onnx_gradcam.errors import InvalidModelError
+from onnx_gradcam.wire import BYTES, FIXED_SIZES, LONGEST_VARINT, VARINT, read_varint
+
 SNIFFED_BYTES = 4096
 """How many bytes from the start of a file `describe_content` wants to see."""
 
@@ -58,11 +61,6 @@ def _describe_text(start: bytes) -> str | None:
     return "a text file"
 
 
-_VARINT, _LENGTH_DELIMITED = 0, 2
-_FIXED_WIDTHS: dict[int | None, int] = {1: 8, 5: 4}
-"""Wire types of protobuf fields; bytes of those of fixed width."""
-
-
 def missing_bytes(data: bytes) -> int | None:
     """Return how many bytes a truncated protobuf message lacks, None when it is not truncated.
 
@@ -71,27 +69,22 @@ def missing_bytes(data: bytes) -> int | None:
     """
     position, end = 0, len(data)
     while position < end:
-        value, position = _varint(data, position)
-        kind = None if value is None else value & 7
-        width = _FIXED_WIDTHS.get(kind)
-        if kind in {_VARINT, _LENGTH_DELIMITED}:
-            value, position = _varint(data, position)
-            width = 0 if kind == _VARINT else value
-        if value is None:
-            return 1 if position == end else None
-        if width is None:
-            return None
+        try:
+            tag, position = read_varint(data, position, end)
+            kind, width = tag & 7, 0
+            if kind in {VARINT, BYTES}:
+                value, position = read_varint(data, position, end)
+                width = value if kind == BYTES else 0
+            elif kind in FIXED_SIZES:
+                width = FIXED_SIZES[kind]
+            else:
+                return None
+        except InvalidModelError:  # a number without end: at the end of the file, or no number
+            return 1 if end - position < LONGEST_VARINT and _continues(data, position) else None
         position += width
     return position - end if position > end else None
 
 
-def _varint(data: bytes, position: int) -> tuple[int | None, int]:
-    value = shift = 0
-    while position < len(data) and shift < 70:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    return None, position
+def _continues(data: bytes, position: int) -> bool:
+    """Return whether a number goes on behind the last byte."""
+    return all(byte & 0x80 for byte in data[position:])

@@ -15,13 +15,11 @@ from onnx import ModelProto, TensorProto
 
 from onnx_gradcam.export.files.external_data import byte_length, is_external
 from onnx_gradcam.export.files.unread import Place, leave_unread, stamp_of
+from onnx_gradcam.onnx_fields import RAW_DATA_IN_TENSOR, InGraph, InModel
 from onnx_gradcam.wire import BYTES, FIXED_SIZES, VARINT, Span, bytes_field, read_varint
 
 UNREAD_FROM = 1 << 16
 """Values of more bytes than this stay in the file. Shapes and indices are much smaller."""
-
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-"""Fields of ``ModelProto``, ``GraphProto`` and ``TensorProto``."""
 
 _LONGEST_HEAD = 20
 """Bytes of a tag and a length, at most."""
@@ -77,12 +75,12 @@ def _light(file: BinaryIO, path: Path, stamp: tuple[int, int]) -> bytes:
     """
     parts: list[bytes] = []
     graphs = 0
-    for part in _parts(file, Span(0, stamp[0]), _GRAPH):
+    for part in _parts(file, Span(0, stamp[0]), InModel.GRAPH):
         if isinstance(part, Span):
             parts.append(_read(file, part))
         else:
             graphs += 1
-            parts.append(bytes_field(_GRAPH, _light_graph(file, part.body, path, stamp)))
+            parts.append(bytes_field(InModel.GRAPH, _light_graph(file, part.body, path, stamp)))
     if graphs != 1:
         raise _UnexpectedError
     return b"".join(parts)
@@ -90,10 +88,12 @@ def _light(file: BinaryIO, path: Path, stamp: tuple[int, int]) -> bytes:
 
 def _light_graph(file: BinaryIO, graph: Span, path: Path, stamp: tuple[int, int]) -> bytes:
     parts: list[bytes] = []
-    for part in _parts(file, graph, _INITIALIZER):
+    for part in _parts(file, graph, InGraph.INITIALIZER):
         whole = part if isinstance(part, Span) else part.whole
         light = None if isinstance(part, Span) else _light_tensor(file, part.body, path, stamp)
-        parts.append(_read(file, whole) if light is None else bytes_field(_INITIALIZER, light))
+        parts.append(
+            _read(file, whole) if light is None else bytes_field(InGraph.INITIALIZER, light)
+        )
     return b"".join(parts)
 
 
@@ -103,7 +103,7 @@ def _light_tensor(file: BinaryIO, body: Span, path: Path, stamp: tuple[int, int]
         return None
     rest: list[bytes] = []
     raw: list[Span] = []
-    for part in _parts(file, body, _RAW_DATA):
+    for part in _parts(file, body, RAW_DATA_IN_TENSOR):
         if isinstance(part, Span):
             rest.append(_read(file, part))
         else:

@@ -94,10 +94,7 @@ def leave_unread(tensor: TensorProto, place: Place) -> None:
 
 def place_of(tensor: TensorProto) -> Place | None:
     """Return where the values of an unread tensor lie, None for any other tensor."""
-    if tensor.data_location != TensorProto.EXTERNAL or len(tensor.external_data) != 1:
-        return None
-    entry = tensor.external_data[0]
-    return Place(**json.loads(entry.value)) if entry.key == _KEY else None
+    return Place(**json.loads(tensor.external_data[0].value)) if is_unread(tensor) else None
 
 
 def is_unread(tensor: TensorProto) -> bool:

@@ -54,12 +54,15 @@ def aligned(rows: Rows, shape: Shape, result: Shape) -> Rows | None:
 
 
 def axes_of(added: Added, node: NodeProto, rank: int) -> list[int] | None:
-    """Return the axes of a reduction, counted from 0; None where they are not constant."""
+    """Return the axes of a reduction, counted from 0; None where they are not given as constants.
+
+    An empty list stands for all axes, or for none of them: it counts as not given.
+    """
     axes = attribute_of(node, "axes")
     if len(node.input) > 1 and node.input[1]:
         value = added.value(node.input[1])
         axes = None if value is None else [int(a) for a in value.reshape(-1)]
-    return None if axes is None else [a % rank for a in axes]
+    return [a % rank for a in axes] if axes else None
 
 
 class RowCutter:

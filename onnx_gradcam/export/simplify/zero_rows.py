@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from onnx import NodeProto
 
 from onnx_gradcam.export.graph import Graph
@@ -184,14 +185,12 @@ def _sum(walk: _Pass, node: NodeProto) -> _Result:
 def _reduce(walk: _Pass, node: NodeProto) -> _Result:
     part, rank = walk.parts[node.input[0]], len(walk.shape(node.input[0]))
     axes = axes_of(walk.added, node, rank)
-    if axes is None:
+    over_rows = axes is not None and part.rows.axis in axes
+    if axes is None or (over_rows and node.op_type != "ReduceSum"):
         return None
     again = walk.again(node, [part.core, *node.input[1:]])
-    if part.rows.axis in axes:
-        if node.op_type == "ReduceSum":
-            return again
-        walk.emit.nodes.pop()
-        return None
+    if over_rows:
+        return again
     before = 0 if attribute_of(node, "keepdims", 1) else sum(a < part.rows.axis for a in axes)
     return Part(again, replace(part.rows, axis=part.rows.axis - before))
 
@@ -221,6 +220,18 @@ def _matmul(walk: _Pass, node: NodeProto) -> _Result:
     return None
 
 
+def _gemm(walk: _Pass, node: NodeProto) -> _Result:
+    """Gemm whose first factor is a part by its rows, and that adds nothing."""
+    a, b, *third = node.input
+    part = walk.parts.get(a)
+    added = walk.added.value(third[0]) if third and third[0] else np.zeros(1)
+    if part is None or b in walk.parts or added is None or added.any():
+        return None
+    if part.rows.axis != 0 or attribute_of(node, "transA", 0):
+        return None
+    return Part(walk.again(node, [part.core, b]), part.rows)
+
+
 def _transpose(walk: _Pass, node: NodeProto) -> _Result:
     part = walk.parts[node.input[0]]
     rank = len(walk.shape(node.input[0]))
@@ -248,6 +259,7 @@ _RULES: dict[str, Callable[[_Pass, NodeProto], _Result]] = {
     "Add": _sum,
     "Cast": _unary,
     "Div": _product,
+    "Gemm": _gemm,
     "MatMul": _matmul,
     "Mul": _product,
     "Neg": _unary,

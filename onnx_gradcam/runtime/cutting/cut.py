@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 
 from onnx_gradcam.errors import UnsupportedModelError
-from onnx_gradcam.runtime.cutting.index import NAME_IN_VALUE_INFO, InGraph, InModel, ModelIndex
+from onnx_gradcam.onnx_fields import NAME_IN_VALUE_INFO, InGraph, InModel
+from onnx_gradcam.runtime.cutting.index import ModelIndex
 from onnx_gradcam.wire import Span, bytes_field, encoded, header, number_field
 
 _TYPE_IN_VALUE_INFO = 2

@@ -1,62 +1,26 @@
 """The names in a serialised model, and where its parts lie; weights are not looked at.
 
-Flows in: the bytes of a ``ModelProto``. Flows out: a `ModelIndex`. Field numbers are those of
-onnx.proto3 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3).
+Flows in: the bytes of a ``ModelProto``. Flows out: a `ModelIndex`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 
 from onnx_gradcam.errors import InvalidModelError
+from onnx_gradcam.onnx_fields import (
+    NAME_IN_ANNOTATION,
+    NAME_IN_TENSOR,
+    NAME_IN_VALUE_INFO,
+    VALUES_IN_SPARSE_TENSOR,
+    InAttribute,
+    InGraph,
+    InModel,
+    InNode,
+)
 from onnx_gradcam.wire import Span, fields, text
-
-
-class InModel(IntEnum):
-    """Fields of ``ModelProto``."""
-
-    IR_VERSION = 1
-    GRAPH = 7
-    METADATA = 14
-    TRAINING = 20
-
-
-class InGraph(IntEnum):
-    """Fields of ``GraphProto``."""
-
-    NODE = 1
-    INITIALIZER = 5
-    INPUT = 11
-    OUTPUT = 12
-    VALUE_INFO = 13
-    QUANTIZATION = 14
-    SPARSE_INITIALIZER = 15
-
-
-class InNode(IntEnum):
-    """Fields of ``NodeProto``."""
-
-    INPUT = 1
-    OUTPUT = 2
-    OP_TYPE = 4
-    ATTRIBUTE = 5
-    DOMAIN = 7
-
-
-class InAttribute(IntEnum):
-    """Fields of ``AttributeProto`` that hold graphs."""
-
-    GRAPH = 6
-    GRAPHS = 11
-
-
-NAME_IN_TENSOR = 8
-NAME_IN_VALUE_INFO = 1
-NAME_IN_ANNOTATION = 1
-VALUES_IN_SPARSE_TENSOR = 1
 
 OVERRIDABLE_SINCE_IR = 4
 """Before this IR version an initializer was an input as well, and a constant all the same."""

@@ -30,12 +30,37 @@ MEAN_OF_OTHERS = replace(
 )
 """The gradient of the last layer itself is padded with a row of zeros."""
 
+TOKENS_FIRST = replace(
+    CLASS_TOKEN,
+    body=CLASS_TOKEN.body.replace(
+        "bp = MatMul(bav, bwp)",
+        """turned = Transpose<perm=[1, 0, 2]>(bav)
+        flat = Reshape(turned, to_flat)
+        projected = Gemm(flat, bwp)
+        sizes = Shape(turned)
+        unflat = Reshape(projected, sizes)
+        bp = Transpose<perm=[1, 0, 2]>(unflat)""",
+    ),
+    integers={**CLASS_TOKEN.integers, "to_flat": [-1, 4]},
+)
+"""The projection behind attention as PyTorch writes it: one product for all tokens and images."""
+
+FLATTENED = replace(
+    NETWORKS["fully convolutional"],
+    body=NETWORKS["fully convolutional"].body.replace("logits =", "conv2 =")
+    + "\nlogits = Flatten(conv2)",
+    scores="float[N, 5] logits",
+)
+
 BUILDERS = ["reverse", pytest.param("onnxruntime-training", marks=pytest.mark.needs_builder)]
 EVERYTHING = [
     *((name, NETWORKS[name], "0") for name in ("VGG", "ResNet", "DenseNet", "MobileNetV3")),
     *((name, NETWORKS[name], "0") for name in ("EfficientNet", "ConvNeXt", "SqueezeNet")),
     ("class token", CLASS_TOKEN, "auto"),
     ("class token, first block", CLASS_TOKEN, "an1"),
+    ("class token, tokens first", TOKENS_FIRST, "auto"),
+    ("convolution as classifier", NETWORKS["fully convolutional"], "auto"),
+    ("convolution as classifier, flattened", FLATTENED, "auto"),
     ("all but the class token", MEAN_OF_OTHERS, "last"),
     ("mean of tokens", POOLED, "auto"),
 ]
@@ -93,6 +118,41 @@ def test_the_row_of_a_class_is_read(builder: str, tmp_path: Path) -> None:
     assert not added(model, "MatMul") + added(model, "Gemm")
     (gather,) = added(model, "Gather")
     assert gather.input[0] == "w4", "the classifier's weights"
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_gradient_is_spread_over_known_positions_by_a_product(
+    builder: str, tmp_path: Path
+) -> None:
+    model = exported(NETWORKS["ResNet"], "auto", tmp_path / "o.onnx", builder)
+    assert not added(model, "Expand")
+    (product,) = (n for n in model.graph.node if "cam_gradients" in n.output)
+    (spread,) = (t for t in model.graph.initializer if t.name in product.input)
+    values = onnx.numpy_helper.to_array(spread)
+    assert product.op_type == "Mul"
+    assert values.shape == (1, 1, 4, 4)
+    assert (values == np.float32(1 / 16)).all(), "the factor of the mean is in it"
+    anywhere = replace(NETWORKS["ResNet"], image="float[N, 3, H, W] image")
+    assert added(exported(anywhere, "auto", tmp_path / "any.onnx", builder), "Expand")
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("network", [NETWORKS["fully convolutional"], FLATTENED])
+def test_the_row_of_a_class_is_read_from_a_convolution(
+    network: Network, builder: str, tmp_path: Path
+) -> None:
+    model = exported(network, "auto", tmp_path / "o.onnx", builder)
+    assert not added(model, "Conv") + added(model, "ConvTranspose")
+    (gather,) = added(model, "Gather")
+    assert gather.input[0] == "w2", "the classifier's weights"
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_rows_go_through_a_product_for_all_images(builder: str, tmp_path: Path) -> None:
+    model = exported(TOKENS_FIRST, "auto", tmp_path / "o.onnx", builder)
+    products = [n for n in added(model, "Gemm") + added(model, "MatMul") if "bwp" in n.input[1]]
+    assert products, "the projection's gradient"
+    assert all("gradient/rows" in n.name for n in products)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
