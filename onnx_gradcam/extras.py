@@ -7,6 +7,7 @@ from onnx_gradcam.errors import MissingDependencyError
 EXTRAS = {
     "onnx": ("export",),
     "onnxruntime": ("cpu", "gpu"),
+    "pyarrow": ("batch",),
 }
 """Import package -> the extras of onnx-gradcam that install it."""
 

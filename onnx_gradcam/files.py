@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,8 +38,13 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot write to the folder {folder}")
 
 
-def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
+def write_whole(path: Path, data: bytes | Iterable[bytes], *, force: bool = False) -> None:
     """Write a file under a hidden name beside `path`, then give it its name.
+
+    Args:
+        path: the file.
+        data: what is in it, as a whole or piece by piece.
+        force: it may exist.
 
     Raises:
         OutputError: it exists (without `force`), or the folder cannot be written to.
@@ -48,7 +54,8 @@ def write_whole(path: Path, data: bytes, *, force: bool = False) -> None:
     draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
-            file.write(data)
+            for piece in [data] if isinstance(data, bytes) else data:
+                file.write(piece)
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):

@@ -171,9 +171,10 @@ def encode_png(picture: Picture) -> bytes:
     return encoded
 
 
-def encode_jpeg(picture: Picture) -> bytes:
-    """Return a picture as the bytes of a JPEG file."""
-    _, data = _cv2().imencode(".jpg", _swapped(picture))
+def encode_jpeg(picture: Picture, quality: int = 95) -> bytes:
+    """Return a picture as the bytes of a JPEG file, of a quality from 0 to 100."""
+    cv2 = _cv2()
+    _, data = cv2.imencode(".jpg", _swapped(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])
     encoded: bytes = data.tobytes()
     return encoded
 

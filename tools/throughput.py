@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import onnx_gradcam  # noqa: E402
-from onnx_gradcam.batch import explain_photos  # noqa: E402
 from onnx_gradcam.files import write_whole  # noqa: E402
+from onnx_gradcam.photo_files import explain_photos  # noqa: E402
 from onnx_gradcam.pipeline import divide, overlapped  # noqa: E402
 from onnx_gradcam.render import encode_jpeg, encode_png, explanation_panel  # noqa: E402
 from onnx_gradcam.runtime.photo import read_photo  # noqa: E402

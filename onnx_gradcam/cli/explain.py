@@ -11,10 +11,10 @@ from onnx_gradcam.cli.arrays import (
     input_option,
     read_inputs,
     read_mask,
-    read_settings,
     read_vectors,
     read_weights,
 )
+from onnx_gradcam.cli.how import explain_options, how_options
 from onnx_gradcam.cli.output import examples
 from onnx_gradcam.errors import BatchError
 
@@ -39,19 +39,7 @@ from onnx_gradcam.errors import BatchError
     required=True,
     help="Where the pictures and raw maps go; created when missing.",
 )
-@click.option(
-    "--class",
-    "classes",
-    metavar="NAME|INDEX",
-    multiple=True,
-    help="A class to explain; repeat it for several.",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Explain the K highest scores; 1 unless a class is named.",
-)
+@how_options
 @click.option(
     "--above",
     type=float,
@@ -89,57 +77,6 @@ from onnx_gradcam.errors import BatchError
     help="What the model's output is compared with; for files exported with --objective"
     " similarity.",
 )
-@click.option(
-    "--method",
-    metavar="NAME",
-    help="The CAM method; onnx-gradcam methods lists them.  [default: gradcam, or the one that"
-    " the file holds alone]",
-)
-@click.option(
-    "--eigen-smooth",
-    is_flag=True,
-    help="Less noise: the first principal component of the map's summands.",
-)
-@click.option(
-    "--aug-smooth",
-    is_flag=True,
-    help="Smoother maps: the average over six versions of each image; takes six runs.",
-)
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    metavar="NAME|NUMBER",
-    help="A target layer of the file, numbers from 0; repeat it for several. Without it all.",
-)
-@click.option(
-    "--fuse-layers",
-    type=click.Choice(["mean", "max"]),
-    default="mean",
-    show_default=True,
-    help="How the heat maps of several target layers become one.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of a method that draws at random.",
-)
-@click.option(
-    "--set",
-    "settings",
-    metavar="NAME=VALUE",
-    multiple=True,
-    help="A setting of the method, --set masks=4000 of rise; onnx-gradcam methods lists them.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda|cuda:N",
-    help="Where to run; cuda is an error where it does not come up.",
-)
 @input_option("Values for another input of the model; repeat it for several.")
 @click.option(
     "--pictures",
@@ -147,12 +84,6 @@ from onnx_gradcam.errors import BatchError
     default="png",
     show_default=True,
     help="How pictures are written; none writes raw maps alone, which is fastest.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="How many threads to use; the number of cores unless given.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files of an earlier run.")
 def command(
@@ -187,7 +118,7 @@ def command(
     Prints index, score and name of each class, and why where its map shows nothing.
     """
     from onnx_gradcam import load
-    from onnx_gradcam.batch import FailedPhoto, explain_photos, photos_of
+    from onnx_gradcam.photo_files import FailedPhoto, explain_photos, photos_of
     from onnx_gradcam.pipeline import divide
 
     failed = 0
@@ -202,12 +133,7 @@ def command(
         top_k=top_k,
         above=above,
         method=method,
-        eigen_smooth=eigen_smooth,
-        aug_smooth=aug_smooth,
-        seed=seed,
-        settings=read_settings(settings),
-        layers=layers or None,
-        fuse_layers=fuse_layers,
+        **explain_options(eigen_smooth, aug_smooth, layers, fuse_layers, seed, settings),
         pictures=None if pictures == "none" else pictures,
         force=force,
         workers=division.workers_on(explainer.providers),

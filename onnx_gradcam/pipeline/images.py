@@ -14,8 +14,9 @@ from itertools import islice
 from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnx_gradcam.errors import ImageError, UsageError
+from onnx_gradcam.errors import ImageError, OnnxGradCamError, UsageError
 from onnx_gradcam.pipeline.cores import divide
 from onnx_gradcam.pipeline.overlap import overlapped
 from onnx_gradcam.runtime import Explainer, Explanation
@@ -42,7 +43,7 @@ class Explained(Generic[S, R]):
 
     source: S
     result: R | None = None
-    error: ImageError | None = None
+    error: OnnxGradCamError | None = None
 
 
 def _itself(source: Any) -> PhotoSource:
@@ -65,6 +66,7 @@ def explain_images(
     batch: int | None = None,
     workers: int | None = None,
     ahead: int | None = None,
+    failures: tuple[type[OnnxGradCamError], ...] = (ImageError,),
     **options: Unpack[ExplainOptions],
 ) -> Generator[Explained[S, R], None, None]:
     """Explain many photos; one that is no image does not stop the others.
@@ -85,6 +87,7 @@ def explain_images(
             of other numbers are equal to rounding.
         workers: how many runs are under way at a time; without it as `divide` says.
         ahead: how many results may be under way or wait; without it four runs per worker.
+        failures: what makes a source an error, and does not stop the others.
         options: as in `Explainer.explain_image`. With several images per run, those for one image
             alone are refused: extra inputs, weights, masks, boxes and embeddings.
 
@@ -105,7 +108,7 @@ def explain_images(
     if workers is None:
         division = divide(method=method or explainer.default_method)
         workers = division.workers_on(explainer.providers)
-    job = _Job(explainer, classes, method, options, read, finish)
+    job = _Job(explainer, classes, method, options, read, finish, failures)
     work = job.one if together == 1 else job.several
     groups = _groups(sources, together)
     room = ahead and max(ahead // together, 1)
@@ -124,6 +127,7 @@ class _Job(Generic[S, R]):
     options: ExplainOptions
     read: Callable[[S], PhotoSource]
     finish: Callable[[S, Explanation], R]
+    failures: tuple[type[OnnxGradCamError], ...]
 
     def one(self, group: Sequence[S]) -> list[Explained[S, R]]:
         """Explain a group of one."""
@@ -134,7 +138,7 @@ class _Job(Generic[S, R]):
                 photo, self.classes, self.method, **self.options
             )
             return [Explained(source, self.finish(source, explanation))]
-        except ImageError as error:
+        except self.failures as error:
             return [Explained(source, error=error)]
 
     def several(self, group: Sequence[S]) -> list[Explained[S, R]]:
@@ -143,25 +147,34 @@ class _Job(Generic[S, R]):
         for place, source in enumerate(group):
             try:
                 prepared.append((place, self.explainer.prepare(self.read(source))))
-            except ImageError as error:
+            except self.failures as error:
                 failed[place] = error
         found: dict[int, Explained[S, R]] = {
             place: Explained(group[place], error=error) for place, error in failed.items()
         }
-        if prepared:
-            images = np.concatenate([one.image for _, one in prepared])
-            classes, maps = self._classes(len(images))
-            together = self.explainer.explain(images, classes, self.method, **self.options)
+        try:
+            together, maps = self._together([one.image for _, one in prepared])
+        except self.failures:
+            return [explained for source in group for explained in self.one([source])]
+        if together is not None:
             for row, (place, one) in enumerate(prepared):
                 rows = slice(row * maps, (row + 1) * maps)
                 own = together.of_photo(rows, one.photo, one.geometry)
                 found[place] = self._finished(group[place], own)
         return [found[place] for place in range(len(group))]
 
+    def _together(self, images: Sequence[NDArray[Any]]) -> tuple[Explanation | None, int]:
+        """Return what one run gives for images, and how many maps each has."""
+        if not images:
+            return None, 0
+        classes, maps = self._classes(len(images))
+        batch = np.concatenate(images)
+        return self.explainer.explain(batch, classes, self.method, **self.options), maps
+
     def _finished(self, source: S, explanation: Explanation) -> Explained[S, R]:
         try:
             return Explained(source, self.finish(source, explanation))
-        except ImageError as error:
+        except self.failures as error:
             return Explained(source, error=error)
 
     def _classes(self, images: int) -> tuple[ClassIds | None, int]:

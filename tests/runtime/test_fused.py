@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from onnx_gradcam import Preprocessing, export_model, load
-from onnx_gradcam.batch import explain_photos
 from onnx_gradcam.contract import ExportMetadata
 from onnx_gradcam.errors import UnsupportedModelError, UsageError
+from onnx_gradcam.photo_files import explain_photos
 from onnx_gradcam.render import explanation_panel
 from onnx_gradcam.runtime import Explainer
 from onnx_gradcam.runtime.fused import NOT_FINITE, NOTHING_POSITIVE, ZERO, FusedCam

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from onnx_gradcam import batch, load
-from onnx_gradcam.batch import (
+from onnx_gradcam import load, photo_files
+from onnx_gradcam.errors import OutputError, WriteError
+from onnx_gradcam.photo_files import (
     ExplainedPhoto,
     FailedPhoto,
     explain_photos,
     photos_of,
     picture_paths,
 )
-from onnx_gradcam.errors import OutputError, WriteError
 from onnx_gradcam.preprocessing import Preprocessing
 from onnx_gradcam.render import explanation_panel
 from onnx_gradcam.runtime import Explainer
@@ -179,14 +179,14 @@ def test_pictures_are_of_the_kind_asked_for_or_none(
 def test_a_writer_that_fails_leaves_what_was_reported_and_no_more(
     explainer: Explainer, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = batch.write_whole
+    write = photo_files.write_whole
 
     def full_from_the_second(path: Path, data: bytes, **how: bool) -> None:
         if path.name.startswith("1."):
             raise WriteError(f"cannot write {path}: no space left on device")
         write(path, data, **how)
 
-    monkeypatch.setattr(batch, "write_whole", full_from_the_second)
+    monkeypatch.setattr(photo_files, "write_whole", full_from_the_second)
     results = explain_photos(explainer, files * 20, tmp_path, pictures=None, workers=3)
     assert next(results).photo == files[0]
     with pytest.raises(WriteError, match=r"1\.cam-\d\.npy: no space left"):

@@ -289,12 +289,13 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
     """
     photos: list[Path] = []
     for path in paths:
-        inside = path.is_dir() and sorted(filter(_is_photo, path.iterdir()))
+        inside = path.is_dir() and sorted(filter(is_photo, path.iterdir()))
         photos += inside or [path]
     return photos
 
 
-def _is_photo(path: Path) -> bool:
+def is_photo(path: Path) -> bool:
+    """Return whether a file is named like a photo, and not like a picture of an earlier run."""
     return path.suffix.lower() in ENDINGS and not path.stem.endswith(".cam")
 
 
