@@ -51,10 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
             new = measure(tuple(map(subject_of, options.models)), plan_of(options))
         else:
             new = Results.load(options.results)
+        if options.again is not None:
+            new = Results.load(options.again).with_again(new)
     except (ResultsError, UnknownSubjectError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    output = options.output
+    output = options.output or (options.again and options.again.with_suffix(".md"))
     if output is None and old is None and not options.check:
         output = PAGE
     if output is not None:
@@ -89,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("--models-dir", type=Path, default=MODELS, help="ONNX files of torchvision architectures")
     add("--output", type=Path, metavar="PAGE.md", help="the page, its picture and JSON beside it")
     add("--compare", type=Path, metavar="OLD.json", help="say what changed since that run")
+    add("--again", type=Path, metavar="OLD.json", help="put what is measured into that run's page")
     add("--results", type=Path, metavar="NEW.json", help="take results from there, measure nothing")
     add("--check", action="store_true", help="does it work? one small model, nothing is written")
     return result

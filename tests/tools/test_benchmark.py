@@ -256,3 +256,22 @@ def test_the_whole_way_on_a_small_model(tmp_path: Path) -> None:
     assert peers.differences["onnx-ad"] < 1e-5
     assert found.versions.keys() == {"onnxruntime", "numpy", "onnx-ad"}
     assert "onnx-ad" in output.read_text("utf-8")
+
+
+def test_a_part_that_is_measured_again_takes_its_place(tmp_path: Path) -> None:
+    old = tmp_path / "figures.json"
+    peer_results().save(old)
+    later = peer_results()
+    later.cells = [later.cells[2]]
+    later.cells[0].turns[EXPLAINED] = times(30, seed=4)
+    later.save(tmp_path / "later.json")
+    assert benchmark.main(["--results", str(tmp_path / "later.json"), "--again", str(old)]) == 0
+    merged = Results.load(old)
+    assert [cell.key for cell in merged.cells] == [cell.key for cell in peer_results().cells]
+    assert merged.cells[:2] == peer_results().cells[:2]
+    assert merged.cells[2].figures()[EXPLAINED]["median"] == pytest.approx(0.03, rel=0.01)
+    text = old.with_suffix(".md").read_text("utf-8")
+    assert "Measured again in a run of their own: net, layer auto, batch 8 (peers)." in text
+    later.machine["processor"] = "another"
+    later.save(tmp_path / "later.json")
+    assert benchmark.main(["--results", str(tmp_path / "later.json"), "--again", str(old)]) == 2

@@ -50,12 +50,14 @@ def document(results: Results, stem: str = "performance") -> str:
         "Each model is named after its file or its torchvision architecture: those have random"
         " weights (speed does not depend on them), opset 17 and a free batch size;"
         " `tiny_shapes` and `efficientnet_lite0` are the trained models of this repository.\n",
+        *_again(results),
         *_ours(results),
         *_peers(results, stem),
         "## Measure again\n",
         "    python tools/benchmark.py --peer-python PYTHON\n",
         "measures everything and writes this page; PYTHON is that of an environment with the peers."
-        " Names of models, `--batch`, `--layer` and `--engine` choose a part.\n",
+        " Names of models, `--batch`, `--layer` and `--engine` choose a part; `--again"
+        " docs/performance.json` puts it into this page.\n",
         "    python tools/benchmark.py --compare docs/performance.json\n",
         "measures our own part again and says what got slower or faster: the intervals of the two"
         " ratios do not overlap, and they differ by more than 2 % and by more than the *noise* of"
@@ -63,6 +65,15 @@ def document(results: Results, stem: str = "performance") -> str:
         " `--results NEW.json` compares without measuring.\n",
     ]
     return "\n".join(map(_wrapped, parts))
+
+
+def _again(results: Results) -> Iterator[str]:
+    again = [
+        f"{model}, layer {layer}, batch {batch} ({group})"
+        for group, model, layer, batch in results.settings.get("again", [])
+    ]
+    if again:
+        yield f"Measured again in a run of their own: {'; '.join(again)}.\n"
 
 
 def _wrapped(part: str) -> str:

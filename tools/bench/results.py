@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,6 +80,26 @@ class Results:
     versions: dict[str, str] = field(default_factory=dict)
     installed: dict[str, int] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
+
+    def with_again(self, later: Results) -> Results:
+        """Return these with the cells of a later run in place of the same ones; it is noted.
+
+        Raises:
+            ResultsError: another machine, other versions or other settings: ratios of such runs do
+                not belong in one table.
+        """
+        same = (
+            self.machine == later.machine and self.settings["threads"] == later.settings["threads"]
+        )
+        changed = [n for n, v in later.versions.items() if self.versions.get(n, v) != v]
+        if not same or changed:
+            raise ResultsError(f"another machine or setting, or other versions of {changed}")
+        again = {cell.key: cell for cell in later.cells}
+        cells = [again.pop(cell.key, cell) for cell in self.cells] + list(again.values())
+        noted = {tuple(key) for key in self.settings.get("again", [])}
+        noted |= {cell.key for cell in later.cells}
+        settings = {**self.settings, "again": [list(c.key) for c in cells if c.key in noted]}
+        return replace(self, settings=settings, cells=cells)
 
     def of_group(self, group: str) -> Iterator[Cell]:
         """Yield the cells of one group."""
