@@ -138,7 +138,9 @@ def _peers(results: Results, stem: str) -> Iterator[str]:
     header = ["model", "layer", "batch", "onnxruntime, ms", *labels[1:]]
     yield table(header, [_peer_row(cell, engines[1:], reasons) for cell in cells])
     yield from (f"{number}. {reason}" for reason, number in reasons.items())
-    yield ("" if not reasons else "\n") + _differences(cells)
+    if reasons:
+        yield ""
+    yield _differences(cells)
     yield "### Memory\n"
     yield (
         "The most that each process held, in MB, loading included. On disk: all installed packages"
