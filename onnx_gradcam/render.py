@@ -35,6 +35,10 @@ COLORMAPS = {
 """OpenCV's perceptual colour maps, and the part of each that shows on dark and on white photos."""
 
 DEFAULT_COLORMAP = "inferno"
+DEFAULT_OPACITY = 0.65
+OPAQUE_FROM = 0.6
+"""The heat from which on colours have their largest opacity."""
+
 MIN_TILE, MAX_TILE = 256, 640
 """Bounds in pixels for the longer side of a photo in a panel."""
 
@@ -68,18 +72,39 @@ def colorize(cam: HeatMap, colormap: str = DEFAULT_COLORMAP) -> Picture:
     Raises:
         UsageError: no such colour map.
     """
+    coldest, hottest = _ends(colormap)
+    heat = coldest + np.clip(cam, 0, 1) * (hottest - coldest)
+    return _colors(np.rint(heat * 255).astype(np.uint8), colormap)
+
+
+def color_table(colormap: str = DEFAULT_COLORMAP) -> Picture:
+    """Return the colours of all 256 levels of a colour map, uint8 RGB ``(256, 3)``.
+
+    Raises:
+        UsageError: no such colour map.
+    """
+    _ends(colormap)
+    table: Picture = _colors(np.arange(256, dtype=np.uint8)[None], colormap)[0]
+    return table
+
+
+def _ends(colormap: str) -> tuple[float, float]:
     if colormap not in COLORMAPS:
         raise UsageError(f"no colour map {colormap!r}{nearest_names(colormap, COLORMAPS)}")
+    return COLORMAPS[colormap]
+
+
+def _colors(levels: Picture, colormap: str) -> Picture:
     cv2 = _cv2()
-    coldest, hottest = COLORMAPS[colormap]
-    heat = coldest + np.clip(cam, 0, 1) * (hottest - coldest)
-    levels = np.rint(heat * 255).astype(np.uint8)
     colors: Picture = cv2.applyColorMap(levels, getattr(cv2, f"COLORMAP_{colormap.upper()}"))
     return _swapped(colors)
 
 
 def overlay(
-    photo: Picture, cam: HeatMap, alpha: float = 0.65, colormap: str = DEFAULT_COLORMAP
+    photo: Picture,
+    cam: HeatMap,
+    alpha: float = DEFAULT_OPACITY,
+    colormap: str = DEFAULT_COLORMAP,
 ) -> Picture:
     """Return a photo with a heat map over it; cold areas stay as they are in the photo.
 
@@ -98,7 +123,7 @@ def overlay(
         raise UsageError(f"a heat map of {cam.shape} does not fit a photo of {photo.shape[:2]}")
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha must be between 0 and 1, not {alpha}")
-    rise = np.clip(cam / np.float32(0.6), 0, 1)
+    rise = np.clip(cam / np.float32(OPAQUE_FROM), 0, 1)
     opacity = (alpha * rise * rise * (3 - 2 * rise))[..., None]
     mixed = photo * (1 - opacity)
     mixed += colorize(cam, colormap) * opacity
@@ -111,7 +136,7 @@ def panel(
     cams: Sequence[tuple[HeatMap, str]],
     title: str | None = None,
     *,
-    alpha: float = 0.65,
+    alpha: float = DEFAULT_OPACITY,
     colormap: str = DEFAULT_COLORMAP,
     box: Box | None = None,
 ) -> Picture:
