@@ -20,20 +20,8 @@ FOLDER = files("onnx_gradcam.report") / "page"
 def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results in which all that can be chosen tries to get out."""
     folder = tmp_path_factory.mktemp("evil")
-    results = write_results(folder, count=3)
-    (folder / "images" / "0001.png").rename(folder / "images" / EVIL_NAME)
-    (folder / "images" / "broken.png").rename(folder / "images" / f"broken{EVIL_NAME}")
-    from tests.batch.examples import batch
-    from tests.report.examples import OPTIONS
-
-    model = results.parent / "model.cam.onnx"
-    from tests.batch.examples import RECIPE
-    from tests.contract_models import contract_model
-
-    model.write_bytes(contract_model(labels=EVIL_LABELS, preprocessing=RECIPE.to_dict()))
-    place = folder / "<script>x"
-    batch(model, folder / "images", place, OPTIONS)
-    write_report(place, folder / "page.html")
+    results = write_results(folder, count=3, labels=EVIL_LABELS, evil=True)
+    write_report(results, folder / "page.html")
     return folder / "page.html"
 
 

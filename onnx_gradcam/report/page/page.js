@@ -134,6 +134,7 @@ function start() {
   drawLegend(data.facts.colors);
   foldChoices();
   show();
+  performance.mark("gallery shown");
   document.addEventListener("DOMContentLoaded", () => {
     gallery.arrived();
     detail.arrived();
