@@ -17,13 +17,13 @@ MODEL = {
     "classes": "Classes of the model",
     "gradient_builder": "Gradient builder",
     "sha256": "SHA-256 of the exported file",
-    "source_sha256": "SHA-256 of the model before",
+    "source_sha256": "SHA-256 before the export",
 }
 """Entry of the manifest -> what the card calls it."""
 
 OPTIONS = {
     "method": "Method",
-    "how": "How",
+    "how": "Further",
     "classes": "Classes asked for",
     "top_k": "Highest scores",
     "threshold": "Threshold of boxes",
@@ -32,6 +32,9 @@ OPTIONS = {
     "shard_size": "Images per part",
     "batch": "Images per run of the model",
 }
+
+_SILENT: tuple[Any, ...] = (None, [], {})
+"""Values that say nothing."""
 
 SOURCES = {"inputs": "Inputs", "column": "Column", "root": "Root"}
 
@@ -65,17 +68,17 @@ def card_of(results: Results) -> list[list[Any]]:
 
 def _entries(section: Mapping[str, Any], labels: Mapping[str, str]) -> Entries:
     """Return the entries that say anything."""
-    empty: tuple[Any, ...] = (None, [], {})
     return [
         [label, _text(section[name])]
         for name, label in labels.items()
-        if section.get(name) not in empty
+        if section.get(name) not in _SILENT
     ]
 
 
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {_text(part)}" for name, part in value.items())
+        said = {name: part for name, part in value.items() if part not in _SILENT}
+        return ", ".join(f"{name}: {_text(part)}" for name, part in said.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_text, value))
     return str(value)

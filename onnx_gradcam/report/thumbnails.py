@@ -80,13 +80,15 @@ def _references(results: Results, wanted: Sequence[ImageRows]) -> dict[int, Refe
             image.number: FileImage(image.path, os.path.join(root, image.path))  # noqa: PTH118
             for image in wanted
         }
-    names = {image.number: image.path for image in wanted}
+    missing: dict[str, list[int]] = {}
+    for image in reversed(wanted):
+        missing.setdefault(image.path, []).append(image.number)
     found: dict[int, Reference] = {}
     with suppress(UsageError, OSError):  # an input is gone: what was found before it counts
-        for number, reference in enumerate(sources.references()):
-            if names.get(number) == reference.name:
-                found[number] = reference
-            if number >= wanted[-1].number:
+        for reference in sources.references():
+            if missing.get(reference.name):
+                found[missing[reference.name].pop()] = reference
+            if len(found) == len(wanted):
                 break
     return found
 

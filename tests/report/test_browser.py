@@ -54,6 +54,7 @@ class Opened:
         how.setdefault("viewport", WIDE)
         self.context = browser.new_context(**how)
         self.tab = self.context.new_page()
+        self.tab.set_default_timeout(10_000)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.tab.on("request", lambda request: self.requests.append(request.url))
@@ -243,7 +244,7 @@ def test_sorting_by_drift(tab: Tab) -> None:
 def test_kinds(tab: Tab, mine: list[dict[str, Any]]) -> None:
     border = [short(row) for row in firsts(mine) if row["border_peak"]]
     assert border
-    tab.get_by_text("Peak at the border").click()
+    tab.locator("#kinds").get_by_text("Peak at the border").click()
     tab.get_by_text(f"{len(border)} of 7 images").wait_for()
     assert names(tab) == border
 
@@ -333,7 +334,7 @@ def test_failures_and_the_card(tab: Tab) -> None:
     assert "not an image" in cells[1]
     tab.get_by_text("About these results").click()
     card = tab.locator("#cards").inner_text()
-    for word in ("model.cam.onnx", "reverse 1", "SHA-256 of the model before", "eigencam"):
+    for word in ("model.cam.onnx", "reverse 1", "SHA-256 before the export", "eigencam"):
         assert word in card
 
 
@@ -357,7 +358,7 @@ def test_nothing_gets_out_of_its_text(browser: Browser, tmp_path: Path) -> None:
     page = Opened(browser, tmp_path / "page.html")
     tab = page.tab
     cards(tab).first.click()
-    tab.get_by_text("Close").click()
+    tab.get_by_role("button", name="Close").click()
     tab.get_by_text("1 image failed").click()
     tab.get_by_text("About these results").click()
     assert tab.evaluate("window.hacked") is None

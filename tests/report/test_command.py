@@ -188,13 +188,13 @@ KEPT_NONE = BatchOptions(shard_size=4)
 
 def test_pictures_are_made_where_the_batch_kept_none(tmp_path: Path) -> None:
     results = write_results(tmp_path, KEPT_NONE, count=3)
-    (tmp_path / "images" / "0001.png").unlink()
-    cv2.imwrite(str(tmp_path / "images" / "0002.png"), np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "images" / "0000.png").unlink()
+    cv2.imwrite(str(tmp_path / "images" / "0001.png"), np.zeros((9, 9, 3), np.uint8))
     result = run(results)
     assert "2 without a picture" in result.stdout, "one is gone, one is not the same any more"
     page = read_page(results / "report.html")
-    photo = read_photo(tmp_path / "images" / "0000.png")
-    assert page.pictures == [thumbnail(photo, thumbnails.side_for(3)), b"", b""]
+    photo = read_photo(tmp_path / "images" / "0002.png")
+    assert page.pictures == [b"", b"", thumbnail(photo, thumbnails.side_for(3))]
     assert page.facts["without_picture"] == 2
 
 

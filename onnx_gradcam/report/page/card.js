@@ -17,8 +17,9 @@ const plural = (count, what) => `${count.toLocaleString("en")} ${what}${count ==
 function numberText(value, digits = 3) {
   if (Number.isNaN(value)) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(digits - 1);
-  return String(Number(value.toPrecision(digits)));
+  if (size === 0) return "0";
+  if (size < 1e-3 || size >= 10 ** digits) return value.toExponential(digits - 1);
+  return value.toPrecision(digits);
 }
 
 const signed = (value) => (value > 0 ? "+" : "") + numberText(value);

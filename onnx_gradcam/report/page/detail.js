@@ -52,14 +52,27 @@ class Detail {
     this.index = index;
     const { image } = this.entries[index];
     const path = this.data.facts.paths[image];
-    this.title.textContent = path;
+    const name = nameOf(path);
+    const folder = element("span", { className: "folder", text: path.slice(0, path.length - name.length) });
+    this.title.replaceChildren(folder, name);
     this.place.textContent = `${index + 1} of ${this.entries.length}`;
     this.place.setAttribute("aria-label", `${path}, image ${index + 1} of ${this.entries.length}`);
     document.getElementById("previous").disabled = index === 0;
     document.getElementById("next").disabled = index === this.entries.length - 1;
     this.pictures = [];
+    this.classes = this.classesOf(image);
+    this.runs.style.setProperty("--columns", String(this.classes.length));
+    const [runs, classes] = [this.data.runs.length, this.classes.length];
+    const kinds = { lone: runs === 1 && classes === 1, beside: runs > 1 && classes === 1, several: runs > 1 && classes > 1, few: classes <= 4 };
+    for (const [kind, holds] of Object.entries(kinds)) this.runs.classList.toggle(kind, holds);
     this.runs.replaceChildren(...this.data.runs.map((run, number) => this.section(image, run, number)));
     this.showMarks();
+  }
+
+  /* The classes of an image in any folder, in the order of the first: one column of tiles each. */
+  classesOf(image) {
+    const rows = this.data.runs.flatMap((_, number) => this.data.rowsOf(image, number));
+    return [...new Set(rows.map((row) => this.data.columns.class[row]))];
   }
 
   /* What one folder of results says of the image. */
@@ -72,7 +85,11 @@ class Detail {
       children.push(element("h3", { children: [run.name, " ", small] }));
     }
     if (rows.length) {
-      children.push(element("div", { className: "tiles", children: rows.map((row) => this.tile(image, row, number)) }));
+      const byClass = (row) => this.classes.indexOf(this.data.columns.class[row]) + 1;
+      rows.sort((one, other) => byClass(one) - byClass(other));
+      const tiles = rows.map((row) => this.tile(image, row, number));
+      rows.forEach((row, place) => tiles[place].style.setProperty("--column", String(byClass(row))));
+      children.push(element("div", { className: "tiles", children: tiles }));
     } else {
       const text = run.errors[image] ? `Failed here: ${run.errors[image]}` : "This image is not in this folder.";
       children.push(element("p", { className: "absent", text }));
@@ -93,7 +110,9 @@ class Detail {
       facts.append(element("div", { children: [element("dt", { text: label }), element("dd", { text })] }));
     }
     const caption = element("figcaption", { children: [head, facts] });
-    return element("figure", { children: [picture.root, caption] });
+    const figure = element("figure", { children: [picture.root, caption] });
+    figure.style.setProperty("--ratio", String(picture.width / picture.height));
+    return figure;
   }
 
   /* The peak as a ring and the box as a frame. */

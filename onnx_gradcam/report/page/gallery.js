@@ -5,7 +5,7 @@
 const NARROWEST = 168; // of a card, in pixels
 const GAP = 14;
 const FRAME = 0.78; // height of a picture's frame for its width
-const CAPTION = 4.1; // height of a caption in rem
+const CAPTION = 3.6; // height of a caption in rem
 const ROWS_AHEAD = 2;
 const CARD_PIXELS = 96; // of the longer side of a heat map
 
