@@ -1,4 +1,4 @@
-"""A Chromium that is installed, driven by Playwright: for pictures, measurements and tests of pages.
+"""A Chromium that is installed, driven by Playwright: for tests, pictures and measurements.
 
 Playwright would download a browser of its own; the one of the system serves as well.
 """

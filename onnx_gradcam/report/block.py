@@ -182,9 +182,7 @@ def _packed(arrays: Mapping[str, Column]) -> tuple[dict[str, list[Any]], bytes]:
 def _shown_maps(rows: Sequence[Row]) -> tuple[int, list[Row]]:
     """Return the columns of the maps, and the side to which any were shrunk; 0 for none."""
     shapes = [(row["map_height"] or 0, row["map_width"] or 0) for row in rows]
-    side = next(
-        (side for side in MAP_SIDES if _bytes_at(shapes, side) <= MAP_BYTES), MAP_SIDES[-1]
-    )
+    side = next((side for side in MAP_SIDES if _bytes_at(shapes, side) <= MAP_BYTES), MAP_SIDES[-1])
     shrunk = any(max(shape) > side for shape in shapes)
     return side if shrunk else 0, list(_small_maps(rows, side))
 

@@ -74,7 +74,7 @@ def drift(row: Row, other: Row) -> float | None:
     places = [_place(each) for each in (row, other)]
     first, second = finite_float32(maps[0]), finite_float32(maps[1])
     if first.shape != second.shape or places[0] != places[1]:
-        grids = _grid(places[0], places[1], np.maximum(first.shape, second.shape))
+        grids = _grid(places[0], places[1], np.maximum(first.shape, second.shape).tolist())
         if grids is None:
             return None
         first, second = (

@@ -187,7 +187,8 @@ def _read(part: Part, columns: Sequence[str]) -> Any:
         return arrow.parquet.read_table(part.file, columns=list(columns))
     except (OSError, arrow.ArrowException) as error:
         raise UsageError(
-            f"cannot read {part.file}: {error}; remove it, and run the same onnx-gradcam batch again"
+            f"cannot read {part.file}: {error}; remove it, and run the same onnx-gradcam batch"
+            " again, which makes it anew"
         ) from error
 
 

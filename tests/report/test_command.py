@@ -47,7 +47,9 @@ def test_the_page_goes_into_the_folder_unless_told_otherwise(tmp_path: Path) -> 
     assert again.stderr == f"error: {results / 'report.html'} exists; replace it with --force\n"
 
 
-@pytest.mark.parametrize(("limit", "numbers"), [(7, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 2, 4]), (1, [0])])
+@pytest.mark.parametrize(
+    ("limit", "numbers"), [(7, [0, 1, 2, 3, 4, 5, 6]), (3, [0, 2, 4]), (1, [0])]
+)
 def test_a_limit_takes_every_nth(
     results: Path, tmp_path: Path, limit: int, numbers: list[int]
 ) -> None:

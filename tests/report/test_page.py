@@ -75,7 +75,15 @@ def test_the_page_asks_nobody_for_anything(evil: Path) -> None:
 @pytest.mark.parametrize("name", [pages.STYLE, *pages.SCRIPTS])
 def test_no_file_ends_its_element_or_makes_markup_of_text(name: str) -> None:
     text = (FOLDER / name).read_text(encoding="utf-8")
-    for word in ("</", "<!--", "innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+    for word in (
+        "</",
+        "<!--",
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+    ):
         assert word not in text
     assert len(text.splitlines()) < 400
 

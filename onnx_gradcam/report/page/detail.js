@@ -63,7 +63,9 @@ class Detail {
     this.classes = this.classesOf(image);
     this.runs.style.setProperty("--columns", String(this.classes.length));
     const [runs, classes] = [this.data.runs.length, this.classes.length];
-    const kinds = { lone: runs === 1 && classes === 1, beside: runs > 1 && classes === 1, several: runs > 1 && classes > 1, few: classes <= 4 };
+    const beside = runs > 1 && runs * classes <= 4;
+    const kinds = { lone: runs * classes === 1, beside, several: runs > 1 && !beside, few: classes <= 4 };
+    this.runs.style.setProperty("--folders", String(runs));
     for (const [kind, holds] of Object.entries(kinds)) this.runs.classList.toggle(kind, holds);
     this.runs.replaceChildren(...this.data.runs.map((run, number) => this.section(image, run, number)));
     this.showMarks();
@@ -139,7 +141,7 @@ class Detail {
     const { columns } = this.data;
     const facts = [];
     const peak = peakOf(this.data, row);
-    const border = columns.border_peak[row] === BORDER ? ", at the border of the map" : "";
+    const border = columns.border_peak[row] === BORDER ? ", at the border" : "";
     if (this.data.note(row)) facts.push(["Shows nothing", this.data.note(row)]);
     if (peak) facts.push(["Peak", `column ${peak.x}, row ${peak.y}${border}`]);
     if (columns.box_x[row] >= 0) {
