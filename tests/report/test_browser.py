@@ -212,6 +212,11 @@ def test_landmarks_and_names(tab: Tab) -> None:
     )
     assert unnamed == 0
     assert tab.locator("#count").get_attribute("role") == "status"
+    scrolled = tab.evaluate(
+        """[...document.querySelectorAll("#runs, .scroll")].every(
+            (e) => e.tabIndex === 0 && e.getAttribute("aria-label"))"""
+    )
+    assert scrolled, "what scrolls can be reached by keys, and has a name"
 
 
 def test_nothing_gets_out_of_its_text(browser: Browser, tmp_path: Path) -> None:
@@ -293,5 +298,16 @@ def test_thousands_of_images_take_few_elements(browser: Browser, tmp_path: Path)
     tab.keyboard.press("Home")
     tab.keyboard.press("PageDown")
     assert int(tab.evaluate(FOCUSED)[:4]) > 5
+    assert page.complaints == []
+    page.context.close()
+
+
+def test_a_batch_of_failures_alone(browser: Browser, tmp_path: Path) -> None:
+    results = write_results(tmp_path, count=0)
+    write_report(results)
+    page = Opened(browser, results / "report.html")
+    assert page.tab.locator("#count").inner_text() == "0 images"
+    page.tab.get_by_text("1 image failed").click()
+    assert "not an image" in page.tab.locator("#failures td").last.inner_text()
     assert page.complaints == []
     page.context.close()

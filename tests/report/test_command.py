@@ -185,6 +185,21 @@ def test_without_pyarrow(results: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
+def test_without_onnxruntime(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert run(results, "-o", tmp_path / "page.html").exit_code == 0
+
+
+def test_a_batch_of_failures_alone(tmp_path: Path) -> None:
+    results = write_results(tmp_path, count=0)
+    assert run(results).stdout.startswith("0 images, 1 failed -> ")
+    page = read_page(results / "report.html")
+    assert page.facts["paths"] == []
+    assert page.facts["failures"][0][0].endswith("broken.png")
+
+
 KEPT_NONE = BatchOptions(shard_size=4)
 
 

@@ -4,6 +4,9 @@ import base64
 import hashlib
 import html
 import re
+import subprocess
+import sys
+import zipfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from onnx_gradcam.report import page as pages
 from onnx_gradcam.report import write_report
 from tests.report.examples import EVIL_LABELS, EVIL_NAME, read_page, write_results
 
+ROOT = Path(__file__).parents[2]
 FOLDER = files("onnx_gradcam.report") / "page"
 
 
@@ -97,3 +101,13 @@ def test_pictures_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     made = b"".join(pages.page("t", {}, b"", b"", [b"one", b"", b"three"])).decode()
     found = re.findall(r'id="pictures-(\d)">(.*?)</script>', made, re.DOTALL)
     assert found == [("0", "b25l\n"), ("1", "dGhyZWU=")]
+
+
+def test_a_wheel_holds_the_files_of_the_page(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    names = {"page.html", pages.STYLE, *pages.SCRIPTS}
+    assert {f"onnx_gradcam/report/page/{name}" for name in names} <= held
