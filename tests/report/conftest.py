@@ -36,12 +36,12 @@ def other(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None and VARIABLE in os.environ:
-        pytest.fail(f"{VARIABLE} names no program: {os.environ[VARIABLE]}")
+    program, named = find_chromium(), os.environ.get(VARIABLE)
+    if program is None and named:
+        pytest.fail(f"{VARIABLE} names no program: {named}")
     if program is None:
         pytest.skip("no Chromium: install chromium or google-chrome")
-    if VARIABLE not in os.environ:
+    if not named:
         pytest.importorskip("playwright.sync_api", reason="no Playwright to drive Chromium with")
     with chromium(program) as started:
         yield started

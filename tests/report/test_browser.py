@@ -150,7 +150,7 @@ def test_keys(tab: Tab) -> None:
     assert dialog.get_by_role("heading", level=2).inner_text().endswith("0001.png")
     tab.keyboard.press("Escape")
     assert not dialog.is_visible()
-    assert tab.evaluate(FOCUSED) == "0001.png", "the focus is where one was last"
+    tab.wait_for_function(f"{FOCUSED} === '0001.png'")  # the focus is where one was last
     assert tab.evaluate("document.querySelectorAll('.card[tabindex=\"0\"]').length") == 1
 
 
