@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from onnx_gradcam.export.inspection import ModelReport, inspect_model
     from onnx_gradcam.export.pipeline import export_model
     from onnx_gradcam.export.report import ExportReport
+    from onnx_gradcam.export.triton.repository import TritonModel, write_triton
     from onnx_gradcam.export.verification.verify import VerificationReport, check_export
     from onnx_gradcam.pipeline import explain_images
     from onnx_gradcam.preprocessing import PRESETS, Preprocessing
@@ -64,6 +65,7 @@ __all__ = [
     "Preprocessing",
     "ProviderError",
     "ScoreNotFoundError",
+    "TritonModel",
     "UnavailableError",
     "UnsupportedModelError",
     "UsageError",
@@ -76,12 +78,14 @@ __all__ = [
     "export_model",
     "inspect_model",
     "load",
+    "write_triton",
 ]
 
 _HOMES = {
     "onnx_gradcam.export.inspection": ("ModelReport", "inspect_model"),
     "onnx_gradcam.export.pipeline": ("export_model",),
     "onnx_gradcam.export.report": ("ExportReport",),
+    "onnx_gradcam.export.triton.repository": ("TritonModel", "write_triton"),
     "onnx_gradcam.export.verification.verify": ("VerificationReport", "check_export"),
     "onnx_gradcam.runtime": ("Explainer", "Explanation", "load"),
     "onnx_gradcam.pipeline": ("explain_images",),

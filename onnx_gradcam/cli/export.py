@@ -21,6 +21,8 @@ from onnx_gradcam.preprocessing import PRESETS
         "onnx-gradcam export model.onnx -o model.cam.onnx --fuse-cam gradcam --outputs cam",
         "onnx-gradcam export yolo.onnx -o yolo.cam.onnx --objective detection --class-channels 4:",
         "onnx-gradcam export model.onnx -o model.cam.onnx --layer auto --layer 5",
+        "onnx-gradcam export model.onnx -o model.cam.onnx --class-input required"
+        " --emit-triton models",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -130,6 +132,12 @@ from onnx_gradcam.preprocessing import PRESETS
     is_flag=True,
     help="Also take `cam_explain`: false, the file costs what MODEL costs and explains nothing.",
 )
+@click.option(
+    "--emit-triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write a model folder for Triton Inference Server: DIR/NAME.",
+)
 @click.option("--force", is_flag=True, help="Overwrite the output.")
 @click.option(
     "--no-verify", is_flag=True, help="Skip the proof that outputs and gradient are right."
@@ -160,6 +168,7 @@ def command(
     attention: str | None,
     attention_blocks: int | None,
     gate: bool,
+    emit_triton: Path | None,
     force: bool,
     no_verify: bool,
     inputs: tuple[str, ...],
@@ -198,5 +207,6 @@ def command(
         cam_normalise=cam_normalise,
         outputs=outputs,
         gate=gate,
+        emit_triton=emit_triton,
     )
     show_report(report, as_json=as_json)

@@ -1,7 +1,8 @@
 """`export_model`: from a model file to the same model that also explains itself.
 
 The steps, in order: load, find the score, choose the layer, cut the tail, build the gradient,
-attach it, write to a staging file, verify that file, move it into place.
+attach it, write to a staging file, verify that file, move it into place; then, where it is asked
+for, the folder that Triton serves it from.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from onnx_gradcam.contract import PREFIX, is_reserved
 from onnx_gradcam.errors import (
     ClassNotFoundError,
+    OnnxGradCamError,
     UnsupportedModelError,
     UsageError,
     VerificationError,
@@ -59,6 +61,7 @@ from onnx_gradcam.export.simplify.simplify import simplify
 from onnx_gradcam.export.tail import cut_tail
 from onnx_gradcam.export.target_layer import nearest_layer
 from onnx_gradcam.export.target_layers import LayerChoice, choose_layers
+from onnx_gradcam.export.triton.repository import triton_folder, write_triton
 from onnx_gradcam.export.verification.report import VerificationReport
 from onnx_gradcam.export.verification.verify import verify_export
 from onnx_gradcam.gradients.emitter import Emitter
@@ -97,6 +100,7 @@ def export_model(
     cam_normalise: bool = False,
     outputs: str = "all",
     gate: bool = False,
+    emit_triton: str | Path | None = None,
 ) -> ExportReport:
     """Write a copy of the model that also outputs A and dy^c/dA, and report what was done.
 
@@ -134,6 +138,7 @@ def export_model(
         cam_normalise: stretch it to [0, 1], and give its scale as the output ``cam_scales``.
         outputs: ``all``, or ``cam`` to leave out activations and gradients.
         gate: also take ``cam_explain``, a switch: off, the file costs what the model costs.
+        emit_triton: folder of a Triton model repository, for a model folder of the exported file.
 
     Returns:
         The report.
@@ -158,6 +163,8 @@ def export_model(
     status = check_builder(gradient_builder)
     source_path = Path(model) if isinstance(model, (str, Path)) else None
     check_output(output, force, source=source_path)
+    if emit_triton is not None:
+        triton_folder(Path(output), emit_triton, force=force)
     loaded = load_model(model, weights=False)
     graph = _checked_graph(loaded)
     if several:
@@ -196,13 +203,20 @@ def export_model(
         gate=gate,
     )
     try:
-        return _export(job, gradient_builder, status)
+        report = _export(job, gradient_builder, status)
     except VerificationError as error:
         builder = error.builder if isinstance(error, _UnprovenError) else REVERSE
         if gradient_builder != "auto" or builder == REVERSE:
             raise
         report = _export(job, REVERSE, None)
-        return replace(report, builder_reason=f"that of {builder} was wrong: {error}")
+        report = replace(report, builder_reason=f"that of {builder} was wrong: {error}")
+    if emit_triton is None:
+        return report
+    try:
+        written = write_triton(job.output, emit_triton, force=force, inputs=inputs)
+    except OnnxGradCamError as error:
+        raise type(error)(f"{error}; {job.output} itself is written") from error
+    return replace(report, triton=str(written))
 
 
 class _UnprovenError(VerificationError):

@@ -41,6 +41,7 @@ class ExportReport:
         warnings: one line each.
         fused: the CAM in the graph, in words; empty without one.
         further_layers: the target layers behind the first one.
+        triton: the folder in a Triton model repository, in words; empty without one.
     """
 
     output: Path
@@ -59,6 +60,7 @@ class ExportReport:
     warnings: tuple[str, ...] = ()
     fused: str = ""
     further_layers: tuple[LayerReport, ...] = ()
+    triton: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready mapping."""
@@ -93,6 +95,7 @@ class ExportReport:
             ("score", f"{self.score}, {self.num_classes} classes"),
             ("gradient", f"{self.builder} {self.builder_version}: {self.builder_reason}"),
             *([("cam", self.fused)] if self.fused else []),
+            *([("triton", self.triton)] if self.triton else []),
             *(("warning", text) for text in self.warnings),
         ]
         lines = [f"{name:9} {text}" for name, text in rows]
