@@ -12,6 +12,8 @@ VENV ?= .venv
 UV ?= uv
 # the onnxruntime-training builder, inside the virtual environment unless it is installed elsewhere
 export ONNX_GRADCAM_BUILDER ?= $(abspath $(VENV))/builder
+# servers and their clients, likewise: they want protobuf below 7
+export ONNX_GRADCAM_SERVING ?= $(abspath $(VENV))/serving
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
@@ -32,7 +34,7 @@ demo: $(MODEL) $(VENV)/.builder
 	@ls demo/*.png
 	@echo "The exported model, for any ONNX Runtime: $(EXPORTED)"
 
-test: lint $(MODEL) $(VENV)/.builder
+test: lint $(MODEL) $(VENV)/.builder $(VENV)/.installed-serving
 	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
@@ -60,6 +62,14 @@ $(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed
 	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+$(VENV)/.installed-serving: requirements/serving.txt pyproject.toml | $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(ONNX_GRADCAM_SERVING)
+	$(ONNX_GRADCAM_SERVING)/bin/python -m pip install --disable-pip-version-check --quiet \
+	  --require-hashes -r requirements/serving.txt
+	$(ONNX_GRADCAM_SERVING)/bin/python -m pip install --disable-pip-version-check --quiet \
+	  --no-deps --no-build-isolation -e .
+	@touch $@
+
 $(MODEL): | $(VENV)/.installed
 	$(BIN)/python tools/make_models.py
 
@@ -82,6 +92,7 @@ PINS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 pins:
 	$(UV) pip compile pyproject.toml $(PINS) --extra batch --group dev --quiet -o requirements/dev.txt
 	$(UV) pip compile pyproject.toml $(PINS) --group build -c requirements/dev.txt --quiet -o requirements/run.txt
+	$(UV) pip compile pyproject.toml $(PINS) --group build --group test --group serving --quiet -o requirements/serving.txt
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PINS = {"run": ["build"], "dev": ["build", "test", "lint"]}
+PINS = {
+    "run": ["build"],
+    "dev": ["build", "test", "lint"],
+    "serving": ["build", "test", "serving"],
+}
 """File in requirements/ -> the dependency groups that it pins, beside base, cpu and export."""
 
 
