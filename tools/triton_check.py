@@ -155,7 +155,7 @@ def ask(client: Any, model: str, x: Any, classes: Any = None, **more: Any) -> An
 
 def right(answer: Any, explainer: Explainer, x: Any, classes: Any) -> bool:
     """Return whether an answer is that of the explainer."""
-    expected = explainer.explain(x, classes)
+    expected: Any = explainer.explain(x, classes)
     return bool(
         np.array_equal(answer.as_numpy("cam_classes").ravel(), expected.classes)
         and np.allclose(answer.as_numpy("cam_gradients"), expected.gradients, rtol=1e-5)

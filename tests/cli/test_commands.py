@@ -72,6 +72,7 @@ EXPORT_DEFAULTS = {
     "cam_normalise": False,
     "outputs": "all",
     "second_order": False,
+    "emit_triton": None,
 }
 
 
@@ -106,6 +107,7 @@ EXPORT_DEFAULTS = {
         (["--cam-normalise"], {"cam_normalise": True}),
         (["--outputs", "cam"], {"outputs": "cam"}),
         (["--gate"], {"gate": True}),
+        (["--emit-triton", "models"], {"emit_triton": Path("models")}),
     ],
 )
 def test_export_hands_on_each_option(

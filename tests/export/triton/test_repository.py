@@ -486,3 +486,25 @@ def test_an_output_of_unknown_axes_is_refused(tmp_path: Path) -> None:
     assert str(caught.value).startswith("Triton cannot serve this file: ")
     assert "'list' is no tensor but seq(tensor(float))" in str(caught.value)
     assert not (tmp_path / "models").exists()
+
+
+def test_an_export_is_refused_before_any_work_where_the_folder_exists(tmp_path: Path) -> None:
+    model, path = small_model(), tmp_path / "m.cam.onnx"
+    (tmp_path / "models" / "m_cam").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"models/m_cam exists; replace it with --force"):
+        export_model(model, path, gradient_builder="reverse", emit_triton=tmp_path / "models")
+    assert not path.exists()
+
+
+def test_an_export_that_triton_cannot_serve_is_written_all_the_same(tmp_path: Path) -> None:
+    model, path = small_model(), tmp_path / "m.cam.onnx"
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", ["logits"], ["list"]))
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("list", 1, None))
+    with pytest.raises(UnsupportedModelError) as caught:
+        export_model(
+            model, path, score="logits", gradient_builder="reverse",
+            emit_triton=tmp_path / "models", verify=False,
+        )  # fmt: skip
+    assert str(caught.value).endswith(f"; {path} itself is written")
+    assert load(path, device="cpu").explain(np.ones((1, 3, 16, 16), np.float32)).cams.shape
+    assert not (tmp_path / "models").exists()

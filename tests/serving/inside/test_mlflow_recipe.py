@@ -25,6 +25,9 @@ from tests.serving.inside.serving import ROOT, encoded, images, write_model
 RECIPE = ROOT / "examples" / "mlflow_recipe.py"
 PAGE = ROOT / "docs" / "serving.md"
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")
+"""MLflow warns of a function of its own when it is imported."""
+
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
