@@ -92,7 +92,7 @@ PINS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url 
 pins:
 	$(UV) pip compile pyproject.toml $(PINS) --extra batch --group dev --quiet -o requirements/dev.txt
 	$(UV) pip compile pyproject.toml $(PINS) --group build -c requirements/dev.txt --quiet -o requirements/run.txt
-	$(UV) pip compile pyproject.toml $(PINS) --group build --group test --group serving --quiet -o requirements/serving.txt
+	$(UV) pip compile pyproject.toml $(PINS) --group build --group serving --quiet -o requirements/serving.txt
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

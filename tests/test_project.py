@@ -12,7 +12,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(en
 PINS = {
     "run": ["build"],
     "dev": ["build", "test", "lint"],
-    "serving": ["build", "test", "serving"],
+    "serving": ["build", "serving"],
 }
 """File in requirements/ -> the dependency groups that it pins, beside base, cpu and export."""
 
