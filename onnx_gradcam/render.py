@@ -48,6 +48,8 @@ MIN_CELL = 200
 MAX_WIDTH = 2000
 """A panel wider than this, in pixels, gets another row of tiles."""
 
+NOT_SEEN = "pale: not seen by the model"
+
 MARGIN = 14
 LINE = 24
 PAPER, INK, FADED = 255, (32, 32, 36), (112, 112, 118)
@@ -152,16 +154,44 @@ def panel(
         box: ``(left, top, right, bottom)`` of what the model saw; the rest is paler in the
             overlays. None where it saw the whole photo.
     """
-    scale = _tile_scale(photo.shape[0], photo.shape[1])
-    size = tuple(max(round(extent * scale), 1) for extent in photo.shape[:2])
-    original = _resize(photo, size)
-    tiles = [_tile(original, title or "photo")]
+    original = tile_photo(photo)
+    size = original.shape[:2]
+    scale = size[1] / photo.shape[1], size[0] / photo.shape[0]
+    tiles = [(original, title or "photo")]
     for cam, caption in cams:
         hot = overlay(original, _resize(cam, size), alpha, colormap)
         if box is not None:
-            hot = _dim_outside(hot, [edge * scale for edge in box])
-        tiles.append(_tile(hot, caption))
-    return _with_scale(_arrange(tiles), colormap, "pale: not seen by the model" if box else "")
+            hot = dim_outside(hot, [edge * scale[place % 2] for place, edge in enumerate(box)])
+        tiles.append((hot, caption))
+    return sheet(tiles, colormap, NOT_SEEN if box else "")
+
+
+def sheet(
+    tiles: Sequence[tuple[Picture, str]],
+    colormap: str = DEFAULT_COLORMAP,
+    note: str = "",
+    *,
+    fading: bool = True,
+) -> Picture:
+    """Return pictures of equal size, each with its caption, in rows above a colour scale.
+
+    Args:
+        tiles: pictures and captions; the first line of a caption is set in bold.
+        colormap: one of `COLORMAPS`.
+        note: what stands beside the scale, where there is room.
+        fading: the scale fades as overlays do.
+    """
+    drawn = [_tile(picture, caption) for picture, caption in tiles]
+    return _with_scale(_arrange(drawn), colormap, note, fading)
+
+
+def tile_photo(photo: Picture, longest: int = MAX_TILE) -> Picture:
+    """Return a photo at the size of a tile: its longer side from `MIN_TILE` to `longest` pixels."""
+    longer = max(photo.shape[:2])
+    scale = min(max(longer, MIN_TILE), longest) / longer
+    size = tuple(max(round(extent * scale), 1) for extent in photo.shape[:2])
+    tile: Picture = _resize(photo, size)
+    return tile
 
 
 def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = None) -> Picture:
@@ -224,12 +254,6 @@ def score_text(explanation: Explanation, row: int) -> str:
     return f"{text}, rank {rank} of {len(scores)}"
 
 
-def _tile_scale(height: int, width: int) -> float:
-    """Return the factor that brings the longer side between `MIN_TILE` and `MAX_TILE`."""
-    longer = max(height, width)
-    return min(max(longer, MIN_TILE), MAX_TILE) / longer
-
-
 def _resize(image: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     if image.shape[:2] == size:
         return image
@@ -242,7 +266,7 @@ def _resize(image: NDArray[Any], size: tuple[int, ...]) -> NDArray[Any]:
     return resized
 
 
-def _dim_outside(picture: Picture, box: Sequence[float]) -> Picture:
+def dim_outside(picture: Picture, box: Sequence[float]) -> Picture:
     """Return a picture with everything outside the box paler, as the model did not see it."""
     left, top, right, bottom = (round(edge) for edge in box)
     pale = (picture * np.float32(0.6) + np.float32(PAPER * 0.4)).astype(np.uint8)
@@ -280,23 +304,24 @@ def _arrange(tiles: Sequence[Picture]) -> Picture:
     return sheet
 
 
-def _with_scale(sheet: Picture, colormap: str, note: str) -> Picture:
-    """Return a sheet with a thin colour scale below, fading as the overlays do, and a note."""
-    strip = _blank(LINE + MARGIN, sheet.shape[1])
+def _with_scale(tiles: Picture, colormap: str, note: str, fading: bool) -> Picture:
+    """Return tiles with a thin colour scale below, and a note."""
+    strip = _blank(LINE + MARGIN, tiles.shape[1])
     words = ("less", "more evidence")
     widths = [_text_width(word, REGULAR) for word in words]
-    length = min(180, sheet.shape[1] - 2 * MARGIN - sum(widths) - 20)
+    length = min(180, tiles.shape[1] - 2 * MARGIN - sum(widths) - 20)
     if length >= 40:
-        right = sheet.shape[1] - MARGIN - widths[1]
+        right = tiles.shape[1] - MARGIN - widths[1]
         left = right - 10 - length
         ramp = np.tile(np.linspace(0, 1, length, dtype=np.float32), (8, 1))
         blank = np.full((8, length, 3), PAPER, np.uint8)
-        strip[8:16, left : left + length] = overlay(blank, ramp, 1.0, colormap)
+        colors = overlay(blank, ramp, 1.0, colormap) if fading else colorize(ramp, colormap)
+        strip[8:16, left : left + length] = colors
         _write(strip, words[0], (left - 10 - widths[0], 17), REGULAR)
         _write(strip, words[1], (right, 17), REGULAR)
         if note and MARGIN + _text_width(note, REGULAR) < left - 30 - widths[0]:
             _write(strip, note, (MARGIN, 17), REGULAR)
-    return np.concatenate([sheet, strip])
+    return np.concatenate([tiles, strip])
 
 
 def _wrap(text: str, width: int, face: Typeface, lines: int) -> list[str]:

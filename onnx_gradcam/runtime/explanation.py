@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from onnx_gradcam.runtime.layers import LayerMaps
 from onnx_gradcam.runtime.on_device import OnDevice, fetched, reads_late
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from onnx_gradcam.runtime.photo import Photo
     from onnx_gradcam.runtime.preprocess import CropGeometry
 
@@ -206,6 +208,64 @@ class Explanation:
                 for layer, one in zip(self.layers, each, strict=False)
             ),
         )
+
+
+    def plot(
+        self,
+        rows: int | Iterable[int] | None = None,
+        *,
+        method: str | Sequence[str] | None = None,
+        columns: int | None = None,
+        ax: Any = None,
+        photo: bool | None = None,
+        alpha: float = 0.65,
+        colormap: str = "inferno",
+    ) -> Figure:
+        """Return a ``matplotlib.figure.Figure`` of heat maps, over the photo where there is one.
+
+        Needs the extra ``[notebook]``.
+
+        Args:
+            rows: which heat maps, one or several; None for the first twelve.
+            method: another CAM method, or several to compare: each row is shown by all of them.
+                They are computed from the same activations and gradients, see `with_method`.
+            columns: pictures beside each other; None for four, or for those of one row where
+                several methods are compared.
+            ax: draw on these axes, one for each heat map, instead of on a figure of their own.
+            photo: show the photo as well; None to do so where there is one, except on given axes.
+            alpha: largest opacity of the colours over a photo, 0 to 1.
+            colormap: one of `onnx_gradcam.render.COLORMAPS`.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+            UsageError: rows that are not there, axes of another number, no such method or colour
+                map, or a method that runs the model again.
+            UnsupportedModelError: a method that needs what the file does not offer.
+        """
+        from onnx_gradcam import notebook
+
+        shown: dict[str, Any] = {"photo": photo, "alpha": alpha, "colormap": colormap}
+        return notebook.plot(self, rows, method=method, columns=columns, ax=ax, **shown)
+
+    def __repr__(self) -> str:
+        """Return what was explained, in one line."""
+        return self._shown("text") or object.__repr__(self)
+
+    def _repr_html_(self) -> str | None:
+        """Return what notebooks show; None where that fails, since nothing may fail here."""
+        return self._shown("html")
+
+    def _repr_png_(self) -> bytes | None:
+        """Return what notebooks show that know no HTML; None likewise."""
+        return self._shown("png")
+
+    def _shown(self, form: str) -> Any:
+        try:
+            from onnx_gradcam import notebook
+
+            return getattr(notebook, form)(self)
+        except Exception:  # also that of an explanation put together by hand
+            return None
 
 
 _PER_ROW_OF_LAYER = ("activations", "gradients", "raw_maps", "notes")
