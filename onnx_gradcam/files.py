@@ -29,22 +29,27 @@ def make_folder(folder: Path) -> None:
 
     Raises:
         OutputError: it cannot be created, is no folder, or cannot be written to.
+        WriteError: the disk is full or the device failed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot create the folder {folder}: {error.strerror}") from error
+        kind = WriteError if error.errno in DEVICE_ERRORS else OutputError
+        raise kind(f"cannot create the folder {folder}: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to the folder {folder}")
 
 
-def write_whole(path: Path, data: bytes | Iterable[bytes], *, force: bool = False) -> None:
+def write_whole(
+    path: Path, data: bytes | Iterable[bytes], *, force: bool = False, lasting: bool = False
+) -> None:
     """Write a file under a hidden name beside `path`, then give it its name.
 
     Args:
         path: the file.
         data: what is in it, as a whole or piece by piece.
         force: it may exist.
+        lasting: wait until it is on the disk, so that it outlives a power cut.
 
     Raises:
         OutputError: it exists (without `force`), or the folder cannot be written to.
@@ -56,6 +61,9 @@ def write_whole(path: Path, data: bytes | Iterable[bytes], *, force: bool = Fals
         with draft.open("wb") as file:
             for piece in [data] if isinstance(data, bytes) else data:
                 file.write(piece)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException as error:
         with suppress(OSError):

@@ -12,6 +12,7 @@ their files, in order: when a photo is reported, its files are there, and none o
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -294,9 +295,10 @@ def photos_of(paths: Sequence[Path]) -> list[Path]:
     return photos
 
 
-def is_photo(path: Path) -> bool:
+def is_photo(path: str | Path) -> bool:
     """Return whether a file is named like a photo, and not like a picture of an earlier run."""
-    return path.suffix.lower() in ENDINGS and not path.stem.endswith(".cam")
+    stem, ending = os.path.splitext(path)  # noqa: PTH122 # of a million files, without Paths
+    return ending.lower() in ENDINGS and not stem.endswith(".cam")
 
 
 def picture_paths(photos: Sequence[Path], folder: Path, ending: str = "png") -> list[Path]:

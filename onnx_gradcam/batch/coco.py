@@ -6,14 +6,17 @@ Source: the COCO data format (https://cocodataset.org/#format-data), with a scor
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnx_gradcam.batch.tables import import_pyarrow
+from onnx_gradcam.batch.arrow import import_pyarrow
+from onnx_gradcam.batch.layout import COCO
+from onnx_gradcam.errors import OutputError
 from onnx_gradcam.files import write_whole
 
-NAME = "coco.json"
+NAME = COCO
 
 _COLUMNS = (
     *("image", "path", "height", "width", "rank", "class", "class_name", "score"),
@@ -25,6 +28,7 @@ def write_coco(folder: Path, parts: Sequence[Path]) -> None:
     """Write ``coco.json`` of the parts of a table; one of them at a time is in memory.
 
     Raises:
+        OutputError: a part is damaged.
         WriteError: the disk is full.
     """
     write_whole(folder / NAME, _chunks(parts), force=True)
@@ -32,7 +36,7 @@ def write_coco(folder: Path, parts: Sequence[Path]) -> None:
 
 def _chunks(parts: Sequence[Path]) -> Iterator[bytes]:
     names: dict[int, str] = {}
-    yield b'{"images": ['
+    yield b'{"info": {"description": "where a model looked"},\n"images": ['
     yield from _joined(_image(row) for row in _rows(parts) if row["rank"] == 0)
     yield b'],\n"annotations": ['
     yield from _joined(_annotations(_rows(parts), names))
@@ -42,8 +46,14 @@ def _chunks(parts: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _rows(parts: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    arrow = import_pyarrow()
     for part in parts:
-        yield from import_pyarrow().parquet.read_table(part, columns=list(_COLUMNS)).to_pylist()
+        try:
+            yield from arrow.parquet.read_table(part, columns=list(_COLUMNS)).to_pylist()
+        except (OSError, arrow.ArrowException) as error:
+            raise OutputError(
+                f"{part} is damaged ({error}); remove it and run the same command again"
+            ) from error
 
 
 def _image(row: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +72,7 @@ def _annotations(rows: Iterable[dict[str, Any]], names: dict[int, str]) -> Itera
             "id": number,
             "image_id": row["image"],
             "category_id": row["class"],
-            "score": row["score"],
+            "score": row["score"] if math.isfinite(row["score"]) else None,
             "bbox": [row[f"box_{name}"] for name in ("x", "y", "width", "height")],
             "area": row["area"],
             "segmentation": {"size": [row["height"], row["width"]], "counts": row["rle"]},

@@ -13,10 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from onnx_gradcam.batch.coco import write_coco
+from onnx_gradcam.batch.layout import COCO
 from onnx_gradcam.batch.manifest import (
+    DamagedManifestError,
     manifest_of,
     read_manifest,
     refuse_other,
@@ -129,21 +131,17 @@ def run_batch(
     began = time.monotonic()
     tell = on_progress or (lambda _images: None)
     manifest = manifest_of(explainer, exported, _sha256(exported), sources, options)
-    images = sources.references()
+    images = sources.beside(folder).references()
     images = chain([next(images)], images)  # an input that is not there is told before all else
     with closing(ResultFolder(folder)) as results:
-        old = read_manifest(folder)
-        if old is None and any(results.parts()):
-            raise OutputError(f"{folder} holds parts without a manifest; take another folder")
-        if old is not None and force:
-            results.clear()
-        elif old is not None:
-            refuse_other(old, manifest, folder)
-        results.tidy()
+        manifest["coco"] = _make_ready(results, manifest, force=force, coco=coco)
         write_manifest(folder, manifest)
         count = _Count(max_errors, tell)
         todo = _unfinished(results, shards(images, options.shard_size), count)
         for result in engine.results(todo, results.save, count.image):
+            if manifest["coco"]:  # it is of fewer images
+                (folder / COCO).unlink(missing_ok=True)
+                manifest["coco"] = False
             results.commit(result)
             count.shard(result)
         found = list(results.parts())
@@ -154,6 +152,7 @@ def run_batch(
             )
         if coco:
             write_coco(folder, [part.file for part in found])
+            manifest["coco"] = True
         totals = {
             "images": sum(part.images for part in found),
             "errors": sum(part.errors for part in found),
@@ -162,6 +161,47 @@ def run_batch(
         }
         write_manifest(folder, manifest | {"complete": True} | totals)
     return BatchSummary(**totals, done_before=count.done_before, seconds=time.monotonic() - began)
+
+
+def _make_ready(
+    results: ResultFolder, manifest: dict[str, Any], *, force: bool, coco: bool
+) -> bool:
+    """Begin, or begin anew, or go on where the same batch was left.
+
+    Returns:
+        whether there is a ``coco.json`` of that batch.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    folder, has_parts = results.folder, any(results.parts())
+    try:
+        old = read_manifest(folder)
+    except DamagedManifestError as error:
+        if not has_parts:
+            raise OutputError(
+                f"{error}, or of something else; remove it, or take another folder"
+            ) from error
+        if not force:
+            raise OutputError(
+                f"{error}; begin anew with --force, or take another folder"
+            ) from error
+        old = {"coco": True}
+    if old is None and has_parts and not force:
+        raise OutputError(
+            f"{folder} holds parts without a manifest; begin anew with --force, or take another"
+            " folder"
+        )
+    has_coco = old is not None and bool(old.get("coco"))
+    if coco and not has_coco and (folder / COCO).exists():
+        raise OutputError(f"{folder / COCO} is of something else; take another folder")
+    if force and (old is not None or has_parts):
+        results.clear(coco=has_coco)
+        has_coco = False
+    elif old is not None:
+        refuse_other(old, manifest, folder)
+    results.tidy()
+    return has_coco
 
 
 class _Count:

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from onnx_gradcam import __version__
+from onnx_gradcam.batch.layout import MANIFEST
 from onnx_gradcam.batch.options import BatchOptions
 from onnx_gradcam.batch.sources import Sources
 from onnx_gradcam.errors import OutputError
 from onnx_gradcam.files import write_whole
 from onnx_gradcam.runtime import Explainer
 
-NAME = "manifest.json"
+NAME = MANIFEST
 FORMAT = 1
+
+class DamagedManifestError(OutputError):
+    """Whether it is the manifest of a batch cannot be told any more."""
+
 
 SAME = ("format", "tool_version", "model", "options")
 """What must not change from one run to the next."""
@@ -51,16 +56,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a folder of results, None where there is none.
 
     Raises:
-        OutputError: it cannot be read.
+        DamagedManifestError: it has been cut short.
+        OutputError: it cannot be read, or is the manifest of something else.
     """
     path = folder / NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot read {path}: {error}; take another folder") from error
-    if not isinstance(found, dict):
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}; take another folder") from error
+    except ValueError as error:
+        raise DamagedManifestError(f"{path} is damaged ({error})") from error
+    if not isinstance(found, dict) or not found.keys() >= set(SAME):
         raise OutputError(f"{path} is no manifest of a batch; take another folder")
     return found
 
@@ -72,7 +80,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         WriteError: the disk is full.
     """
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_whole(folder / NAME, text.encode(), force=True)
+    # what is left of names that are no UTF-8 becomes an escape of JSON
+    write_whole(folder / NAME, text.encode("utf-8", "backslashreplace"), force=True, lasting=True)
 
 
 def refuse_other(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx_gradcam.batch.tables import import_pyarrow
+from onnx_gradcam.batch import layout
+from onnx_gradcam.batch.arrow import import_pyarrow
+from onnx_gradcam.batch.layout import PARTS, part_path
+from onnx_gradcam.batch.locks import Lock
 from onnx_gradcam.batch.worker import ShardResult
 from onnx_gradcam.errors import OutputError
 from onnx_gradcam.files import make_folder, write_whole
 
-PARTS = "parts"
-FOLDERS = (PARTS, "overlays", "arrays")
-FILES = ("manifest.json", "coco.json")
 _KEY = b"onnx_gradcam"
 
 
@@ -55,27 +56,52 @@ class ResultFolder:
         """
         make_folder(folder)
         self.folder = folder
-        self._lock = _locked(folder / ".lock")
+        self._lock = Lock(folder / layout.LOCK)
 
     def close(self) -> None:
         """Let other processes in."""
         self._lock.close()
-        with suppress(OSError):
-            (self.folder / ".lock").unlink()
 
-    def clear(self) -> None:
-        """Remove all results of a batch; nothing else."""
-        for name in FOLDERS:
-            for file in sorted((self.folder / name).rglob("*"), reverse=True):
-                file.rmdir() if file.is_dir() else file.unlink()
-        for name in FILES:
-            (self.folder / name).unlink(missing_ok=True)
+    def clear(self, *, coco: bool) -> None:
+        """Remove all results of a batch, and nothing else; the manifest last.
+
+        Args:
+            coco: also ``coco.json``, which is of this batch.
+
+        Raises:
+            OutputError: one of them cannot be removed.
+        """
+        try:
+            if coco:
+                (self.folder / layout.COCO).unlink(missing_ok=True)
+            for name in layout.FOLDERS:
+                for place, _, files in os.walk(self.folder / name, topdown=False):
+                    for file in (Path(place, one) for one in files):
+                        if self._is_ours(file):
+                            file.unlink()
+                    with suppress(OSError):  # what is not ours is still there
+                        Path(place).rmdir()
+            (self.folder / layout.MANIFEST).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     def tidy(self) -> None:
         """Remove what a killed run was just writing."""
-        for file in self.folder.rglob(".*.tmp"):
-            with suppress(OSError):
-                file.unlink()
+        places = [self.folder, *(self.folder / name for name in (PARTS, layout.ARRAYS))]
+        places += filter(self._is_unfinished, (self.folder / layout.OVERLAYS).glob("*"))
+        for place in places:
+            for file in place.glob(".*.tmp"):
+                if self._is_ours(file):
+                    with suppress(OSError):
+                        file.unlink()
+
+    def _is_ours(self, file: Path) -> bool:
+        path = file.relative_to(self.folder)
+        return layout.is_result(path) or layout.is_draft(path)
+
+    def _is_unfinished(self, pictures: Path) -> bool:
+        name = pictures.name
+        return name.isdigit() and not (self.folder / part_path(int(name))).exists()
 
     def save(self, path: str, data: bytes) -> None:
         """Write a file of results; one of an unfinished shard is replaced.
@@ -85,7 +111,9 @@ class ResultFolder:
         """
         place = self.folder / path
         make_folder(place.parent)
-        write_whole(place, data, force=True)
+        # pictures are many: those of the last seconds are all that a power cut can cost
+        lasting = not path.startswith(layout.OVERLAYS)
+        write_whole(place, data, force=True, lasting=lasting)
 
     def commit(self, result: ShardResult) -> None:
         """Put a shard's part of the table in place.
@@ -97,19 +125,15 @@ class ResultFolder:
         table = result.table.replace_schema_metadata({_KEY: json.dumps(facts).encode()})
         buffer = io.BytesIO()
         import_pyarrow().parquet.write_table(table, buffer, compression="zstd")
-        self.save(str(self._part(result.number)), buffer.getvalue())
+        self.save(part_path(result.number), buffer.getvalue())
 
     def finished(self, number: int) -> Part | None:
         """Return a shard's part; None where it is not there, or damaged."""
-        return read_part(self.folder / self._part(number))
+        return read_part(self.folder / part_path(number))
 
     def parts(self) -> Iterator[Part]:
         """Yield all parts, in order."""
         yield from parts_of(self.folder)
-
-    @staticmethod
-    def _part(number: int) -> Path:
-        return Path(PARTS, f"part-{number:06d}.parquet")
 
 
 def parts_of(folder: Path) -> Iterator[Part]:
@@ -126,30 +150,11 @@ def read_part(file: Path) -> Part | None:
     try:
         found = arrow.parquet.read_metadata(file)
         facts = json.loads((found.metadata or {})[_KEY])
-    except (OSError, arrow.ArrowException, KeyError, ValueError):
+        return Part(file, facts["digest"], facts["images"], facts["errors"], found.num_rows)
+    except (OSError, arrow.ArrowException, KeyError, TypeError, ValueError):
         return None
-    return Part(file, facts["digest"], facts["images"], facts["errors"], found.num_rows)
 
 
 def _number(file: Path) -> int:
     digits = file.stem.removeprefix("part-")
     return int(digits) if digits.isdigit() else -1
-
-
-def _locked(path: Path) -> Any:
-    """Return an open file that keeps other processes out; it lets them in when it is closed.
-
-    Raises:
-        OutputError: another process holds it.
-    """
-    file = path.open("w")
-    try:
-        import fcntl
-    except ImportError:  # not on this system
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise OutputError(f"another process writes to {path.parent}; wait for it") from error
-    return file

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_gradcam.batch.options import BatchOptions
 from onnx_gradcam.batch.regions import peak_of, region_of
-from onnx_gradcam.batch.schema import Row
+from onnx_gradcam.batch.schema import Row, called, readable
 from onnx_gradcam.photo_files import ENCODERS
 from onnx_gradcam.render import encode_jpeg, explanation_panel
 from onnx_gradcam.runtime import Explanation
@@ -49,7 +49,8 @@ class ImageResult:
 
 def failure(number: int, name: str, error: Exception) -> ImageResult:
     """Return the row of an image that could not be explained."""
-    return ImageResult([{"image": number, "path": name, "error": " ".join(str(error).split())}])
+    text = readable(" ".join(str(error).split()))
+    return ImageResult([called(number, name) | {"error": text}])
 
 
 def rows_of_explanation(
@@ -74,7 +75,7 @@ def rows_of_explanation(
     kept = list(once.values())
     rows = []
     for rank, place in enumerate(kept):
-        common = {"image": number, "path": name, "rank": rank}
+        common = called(number, name) | {"rank": rank}
         rows.append(common | _measured(explanation, place, geometry, options))
     if options.thumbnails:
         rows[0]["thumbnail"] = thumbnail(photo, options.thumbnails)
@@ -96,7 +97,8 @@ def _measured(
         "height": height,
         "width": width,
         "class": int(explanation.classes[place]),
-        "class_name": explanation.class_names[place],
+        "class_name": _class_name(explanation, place),
+        "box": None if explanation.boxes is None else int(explanation.boxes[place]),
         "score": float(explanation.class_scores[place]),
         "area": 0,
         "note": note or None,

@@ -28,12 +28,14 @@ class Column(NamedTuple):
 COLUMNS: Mapping[str, Column] = {
     "image": Column("int64", "number of the image in the order of the inputs, from 0", True),
     "path": Column("string", "what the image is called: its path, TAR/MEMBER or TABLE#ROW", True),
+    "path_bytes": Column("binary", "the name as bytes, where it is no UTF-8; path is readable then", True),
     "error": Column("string", "why the image could not be explained; null if it could", True),
     "height": Column("int32", "of the photo, upright, in pixels"),
     "width": Column("int32", "likewise"),
     "rank": Column("int32", "which of the classes explained in this image, from 0"),
     "class": Column("int64", "index of the class"),
     "class_name": Column("string", "its label, or class INDEX"),
+    "box": Column("int64", "number of the box explained, among all of a detector; null for others"),
     "score": Column("float32", "the model's own output for it"),
     "peak_x": Column("int32", "column of the photo where the heat map is highest"),
     "peak_y": Column("int32", "row of it, likewise"),
@@ -71,12 +73,42 @@ def arrow_schema() -> Any:
     )
 
 
+def called(number: int, name: str) -> Row:
+    """Return the columns that say which image a row is of."""
+    row: Row = {"image": number, "path": readable(name)}
+    if row["path"] != name:
+        row["path_bytes"] = _bytes_of(name)
+    return row
+
+
+def readable(text: str) -> str:
+    """Return text that has a UTF-8 form: bytes that are none, as in odd names, become ``\\xe9``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _bytes_of(text).decode("utf-8", "backslashreplace")
+    return text
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return what `os.fsdecode` has made text of; of other halves of surrogate pairs, themselves."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
 def table_of(rows: Sequence[Row]) -> Any:
     """Return rows as a ``pyarrow.Table``; a column that a row leaves out is null there."""
     schema = arrow_schema()
     columns = [[row.get(name) for row in rows] for name in schema.names]
-    arrays = [
-        import_pyarrow().array(values, field.type)
-        for values, field in zip(columns, schema, strict=True)
-    ]
+    arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return import_pyarrow().table(arrays, schema=schema)
+
+
+def _array(values: list[Any], kind: Any) -> Any:
+    make = import_pyarrow().array
+    try:
+        return make(values, kind)
+    except UnicodeEncodeError:  # of labels, say
+        return make([None if value is None else readable(value) for value in values], kind)

@@ -26,9 +26,12 @@ class Shard:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the names of its images: whether it is still the same shard."""
-        names = "\0".join(image.name for image in self.images)
-        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        """SHA-256 of what its images are called, and where they lie in a tar or table.
+
+        Whether it is still the same shard; image files are not looked into.
+        """
+        names = "\0".join(image.identity for image in self.images)
+        return hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def shards(images: Iterable[Reference], size: int) -> Iterator[Shard]:

@@ -1,83 +1,27 @@
-"""Which images there are: folders, globs, lists, Parquet tables and tars in, references out.
-
-A reference is small, can be sent to another process, and reads its image when it is wanted.
-"""
+"""Which images there are: folders, globs, lists, Parquet tables and tars in, references out."""
 
 from __future__ import annotations
 
 import glob
 import os
 import sys
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import BinaryIO
 
+from onnx_gradcam.batch.layout import is_result
+from onnx_gradcam.batch.lists import names_in
+from onnx_gradcam.batch.matches import matches_of, refuse_unlisted
+from onnx_gradcam.batch.references import FileImage, LostImage, TarImage, opened
 from onnx_gradcam.batch.tables import RowImage, rows_of
+from onnx_gradcam.batch.tars import images_in_tar
 from onnx_gradcam.errors import ImageError, UsageError
-from onnx_gradcam.photo_files import ENDINGS, is_photo
+from onnx_gradcam.photo_files import is_photo
 
 STANDARD_INPUT = "-"
 
-
-@dataclass(frozen=True)
-class FileImage:
-    """An image file.
-
-    Attributes:
-        name: what it is called in the results.
-        file: where it is.
-    """
-
-    name: str
-    file: str
-
-    def read(self) -> bytes:
-        """Return the encoded image.
-
-        Raises:
-            ImageError: there is none.
-        """
-        try:
-            return Path(self.file).read_bytes()
-        except OSError as error:
-            raise ImageError(f"cannot read {self.name}: {error.strerror or error}") from error
-
-
-@dataclass(frozen=True)
-class TarImage:
-    """An image in a tar that is not compressed, such as those of a webdataset.
-
-    Attributes:
-        name: ``TAR/MEMBER``.
-        tar: the archive.
-        offset: where in it the image begins.
-        size: how many bytes it has.
-    """
-
-    name: str
-    tar: str
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """Return the encoded image.
-
-        Raises:
-            ImageError: the tar is gone or cut short.
-        """
-        try:
-            with Path(self.tar).open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
-        except OSError as error:
-            raise ImageError(f"cannot read {self.name}: {error.strerror or error}") from error
-        if len(data) < self.size:
-            raise ImageError(f"{self.name}: the tar ends within this image")
-        return data
-
-
-Reference = FileImage | TarImage | RowImage
+Reference = FileImage | TarImage | RowImage | LostImage
 
 
 @dataclass(frozen=True)
@@ -89,11 +33,17 @@ class Sources:
             ``-`` for a list on standard input.
         column: of a table: where its images are, as paths or encoded; None finds it.
         root: where relative paths in lists and tables start; None for the current folder.
+        results: a folder of results; what a batch has written there is no image.
     """
 
     inputs: tuple[str, ...]
     column: str | None = None
     root: str | None = None
+    results: str | None = None
+
+    def beside(self, results: Path) -> Sources:
+        """Return the same, without what a batch writes to a folder of results."""
+        return replace(self, results=str(results))
 
     def references(self) -> Iterator[Reference]:
         """Yield the images, always in the same order.
@@ -101,45 +51,58 @@ class Sources:
         Raises:
             UsageError: an input that is not there, is damaged, or holds no images.
         """
+        if not self.inputs:
+            raise UsageError("no inputs; name images, folders, lists, tables or tars")
         for one in self.inputs:
             found = False
             for reference in self._of(one):
                 found = True
                 yield reference
             if not found:
-                raise UsageError(f"no images in {one}")
+                raise UsageError(f"no images in {one}{_hint(one)}")
 
     def _of(self, one: str) -> Iterator[Reference]:
         if one == STANDARD_INPUT:
-            return self._listed(sys.stdin.read().splitlines())
-        if Path(one).exists():
+            return self._listed(sys.stdin.buffer, "the list on standard input")
+        if os.path.exists(one):  # noqa: PTH110 # Path.exists takes "" for the current folder
             return self._in_path(one)
-        matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else []  # noqa: PTH207
+        if not glob.has_magic(one):
+            raise UsageError(f"input {one or repr(one)} does not exist")
+        matches = self._without_results(matches_of(one))
         if not matches:
-            kind = "matches nothing" if glob.has_magic(one) else "does not exist"
-            raise UsageError(f"input {one} {kind}")
+            raise UsageError(f"input {one} matches nothing")
         return (reference for match in matches for reference in self._in_path(match))
 
     def _in_path(self, path: str) -> Iterator[Reference]:
         if Path(path).is_dir():
             return _in_folder(path)
         opener = _KINDS.get(Path(path).suffix.lower())
-        return iter([FileImage(path, path)]) if opener is None else opener(self, path)
+        if opener is None:
+            return iter([FileImage(path, path)])
+        if not Path(path).is_file():
+            raise UsageError(f"{path} is no file that can be read twice; give a list as -")
+        return opener(self, path)
 
     def _in_list(self, path: str) -> Iterator[Reference]:
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the list {path}: {error}") from error
-        return self._listed(lines)
+            file = opened(path, path)
+        except ImageError as error:
+            raise UsageError(f"{error}") from error
+        with file:
+            yield from self._listed(file, f"the list {path}")
 
-    def _listed(self, lines: Sequence[str]) -> Iterator[Reference]:
-        for line in lines:
-            if line.strip():
-                yield FileImage(line, os.path.join(self.root or "", line))  # noqa: PTH118
+    def _listed(self, file: BinaryIO, called: str) -> Iterator[Reference]:
+        try:
+            for name in names_in(file, called):
+                yield FileImage(name, os.path.join(self.root or "", name))  # noqa: PTH118
+        except OSError as error:
+            raise UsageError(f"cannot read {called}: {error.strerror or error}") from error
 
     def _in_table(self, path: str) -> Iterator[Reference]:
         return rows_of(path, self.column, self.root)
+
+    def _in_tar(self, path: str) -> Iterator[Reference]:
+        return images_in_tar(path)
 
     def _compressed(self, path: str) -> Iterator[Reference]:
         raise UsageError(
@@ -147,34 +110,50 @@ class Sources:
             f" unpack it to a plain tar first: gunzip {path}"
         )
 
+    def _without_results(self, matches: Sequence[str]) -> list[str]:
+        if self.results is None:
+            return list(matches)
+        folder = os.path.join(os.path.realpath(self.results), "")  # noqa: PTH118
+        places: dict[str, str] = {}
+        kept = []
+        for match in matches:
+            place, name = os.path.split(match)
+            if place not in places:  # asking the disk takes a while
+                places[place] = os.path.join(os.path.realpath(place), "")  # noqa: PTH118
+            file = places[place] + name
+            if not (file.startswith(folder) and is_result(PurePath(file.removeprefix(folder)))):
+                kept.append(match)
+        return kept
+
 
 def _in_folder(folder: str) -> Iterator[Reference]:
-    """Yield the images in a folder and those below it; links to folders are not followed."""
-    for place, below, files in os.walk(folder):
+    """Yield the images in a folder and those below it; links to folders are not followed.
+
+    Raises:
+        UsageError: one of the folders cannot be listed.
+    """
+    for place, below, files in os.walk(folder, onerror=refuse_unlisted):
         below.sort()
-        for name in sorted(files):
-            path = Path(place) / name
-            if is_photo(path):
-                yield FileImage(str(path), str(path))
+        for name in sorted(filter(is_photo, files)):
+            path = os.path.join(place, name)  # noqa: PTH118 # a Path takes ten times as long
+            yield FileImage(path, path)
 
 
-def _in_tar(_sources: Sources, path: str) -> Iterator[Reference]:
+def _hint(one: str) -> str:
+    """Return what may have been meant by a folder without images."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined] # it remembers all, for nothing
-                if member.isreg() and PurePosixPath(member.name).suffix.lower() in ENDINGS:
-                    name = f"{path}/{member.name}"
-                    yield TarImage(name, path, member.offset_data, member.size)
-    except (OSError, tarfile.TarError) as error:
-        raise UsageError(f"cannot read the tar {path}: {error}; get it anew") from error
+        endings = {Path(name).suffix.lower() for name in os.listdir(one)}  # noqa: PTH208
+    except OSError:
+        return ""
+    kinds = [kind for kind in (".parquet", ".tar") if kind in endings]
+    return f"; for the files in it: '{one.rstrip(os.sep)}/*{kinds[0]}'" if kinds else ""
 
 
 _KINDS: dict[str, Callable[[Sources, str], Iterator[Reference]]] = {
     ".txt": Sources._in_list,
     ".lst": Sources._in_list,
     ".parquet": Sources._in_table,
-    ".tar": _in_tar,
+    ".tar": Sources._in_tar,
     ".tgz": Sources._compressed,
     ".gz": Sources._compressed,
     ".xz": Sources._compressed,

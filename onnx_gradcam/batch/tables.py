@@ -6,37 +6,23 @@ be missing in a row.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from onnx_gradcam.errors import ImageError, MissingDependencyError, UsageError, nearest_names
+from onnx_gradcam.batch.arrow import import_pyarrow as import_pyarrow
+from onnx_gradcam.batch.arrow import inner_parts, opened_table, python_values, within
+from onnx_gradcam.batch.columns import value_of
+from onnx_gradcam.batch.references import file_bytes, opened
+from onnx_gradcam.errors import ImageError, UsageError, nearest_names
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-USUAL_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", "path", "file_name", "filename")
+PATH_NAMES = ("path", "file_name", "filename")
+USUAL_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", *PATH_NAMES)
 """Of columns of images, the likeliest first."""
 
-
-def import_pyarrow() -> ModuleType:
-    """Return ``pyarrow``, with ``pyarrow.parquet`` in it.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        pyarrow = import_module("pyarrow")
-        import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "tables need the package pyarrow: pip install 'onnx-gradcam[batch]'"
-        ) from error
-    return pyarrow
+PATHS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -46,10 +32,11 @@ class RowImage:
     Attributes:
         name: the path in the table, or ``TABLE#ROW``.
         table: the Parquet file.
-        column: where in it the image is.
+        column: where in it the image is; ``a.b`` for a part of a structure.
         group: its row group.
         row: its row in that group.
         root: where relative paths start.
+        version: changes when what is in the row group does.
     """
 
     name: str
@@ -58,6 +45,12 @@ class RowImage:
     group: int
     row: int
     root: str | None = None
+    version: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What must not change from one run to the next."""
+        return f"{self.name}\0{self.group}\0{self.row}\0{self.version}"
 
     def read(self) -> bytes:
         """Return the encoded image.
@@ -65,17 +58,16 @@ class RowImage:
         Raises:
             ImageError: there is none in this row, or none where its path points.
         """
-        value = _column_of_group(self.table, self.column, self.group)[self.row].as_py()
+        value = value_of(self.table, self.column, self.group, self.row)
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes) and value:
             return value
         if not value:
             raise ImageError(f"{self.name}: no image in this row of {self.table}")
-        try:
-            return Path(os.path.join(self.root or "", value)).read_bytes()  # noqa: PTH118
-        except OSError as error:
-            raise ImageError(f"cannot read {value}: {error.strerror or error}") from error
+        path = os.path.join(self.root or "", value)  # noqa: PTH118
+        with opened(path, value) as file:
+            return file_bytes(file, value)
 
 
 def rows_of(table: str, column: str | None, root: str | None) -> Iterator[RowImage]:
@@ -89,32 +81,23 @@ def rows_of(table: str, column: str | None, root: str | None) -> Iterator[RowIma
     Raises:
         UsageError: no such table, no such column, or none that holds images.
     """
-    file = _opened(table)
-    with file:
-        found = _column(file.schema_arrow, table, column)
-        paths = _paths_within(file.schema_arrow.field(found))
-        number = 0
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            names: Sequence[Any] = [None] * count
-            if paths is not None:
-                names = _values(file.read_row_group(group, columns=[paths]), paths)
-            for row, name in enumerate(names):
-                yield RowImage(name or f"{table}#{number}", table, found, group, row, root)
-                number += 1
-
-
-def _opened(table: str) -> Any:
-    """Return an open ``pyarrow.parquet.ParquetFile``.
-
-    Raises:
-        UsageError: there is none.
-    """
     arrow = import_pyarrow()
-    try:
-        return arrow.parquet.ParquetFile(table)
-    except (OSError, arrow.ArrowException) as error:
-        raise UsageError(f"cannot read the table {table}: {error}; get it anew") from error
+    with opened_table(table) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        found = _column(schema, table, column)
+        paths = _paths_within(schema, found)
+        number = 0
+        try:
+            for group in range(file.num_row_groups):
+                version = _version(metadata.row_group(group), found)
+                count = metadata.row_group(group).num_rows
+                names = iter([None] * count) if paths is None else _names(file, group, paths)
+                for row, name in enumerate(names):
+                    text = name or f"{table}#{number}"
+                    yield RowImage(text, table, found, group, row, root, version)
+                    number += 1
+        except (OSError, arrow.ArrowException) as error:
+            raise UsageError(f"cannot read the table {table}: {error}; get it anew") from error
 
 
 def _column(schema: Any, table: str, wanted: str | None) -> str:
@@ -123,13 +106,15 @@ def _column(schema: Any, table: str, wanted: str | None) -> str:
     Raises:
         UsageError: there is none, or it cannot be told which.
     """
-    able = [field.name for field in schema if _kind(field.type) is not None]
+    every = dict(_fields(schema))
+    able = [name for name, kind in every.items() if _kind(kind) is not None]
     if wanted is not None:
         if wanted in able:
             return wanted
-        if wanted in schema.names:
+        if wanted in every:
             raise UsageError(f"column {wanted!r} of {table} holds neither paths nor bytes")
-        raise UsageError(f"no column {wanted!r} in {table}{nearest_names(wanted, schema.names)}")
+        raise UsageError(f"no column {wanted!r} in {table}{nearest_names(wanted, every)}")
+    able = [name for name in able if name in schema.names] or able
     usual = [name for name in USUAL_NAMES if name in able]
     if usual or len(able) == 1:
         return (usual or able)[0]
@@ -137,43 +122,53 @@ def _column(schema: Any, table: str, wanted: str | None) -> str:
     raise UsageError(f"which column of {table} holds the images? Name it with --column: {choice}")
 
 
+def _fields(fields: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names and types of columns, and of what is in structures, as ``a.b``."""
+    for field in fields:
+        kind = field.type
+        yield f"{before}{field.name}", kind
+        if import_pyarrow().types.is_struct(kind):
+            yield from _fields(kind, f"{before}{field.name}.")
+
+
 def _kind(kind: Any) -> str | None:
     """Return ``paths``, ``bytes`` or ``both`` for a type of columns; None for any other."""
     types = import_pyarrow().types
-    if types.is_string(kind) or types.is_large_string(kind):
-        return "paths"
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return "bytes"
+    if types.is_dictionary(kind):
+        kind = kind.value_type
     if types.is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}:
         return "both"
+    for found, tests in _KINDS.items():
+        if any(getattr(types, test)(kind) for test in tests if hasattr(types, test)):
+            return found
     return None
 
 
-def _paths_within(field: Any) -> str | None:
+_KINDS = {
+    "paths": ("is_string", "is_large_string", "is_string_view"),
+    "bytes": ("is_binary", "is_large_binary", "is_binary_view", "is_fixed_size_binary"),
+}
+"""What a column holds -> the tests of ``pyarrow.types`` for it; old releases lack some."""
+
+
+def _paths_within(schema: Any, column: str) -> str | None:
     """Return the column, or the part of it, that holds paths; None for bytes alone."""
-    name = str(field.name)
-    return {"paths": name, "both": f"{name}.path"}.get(_kind(field.type) or "")
+    kind = _kind(dict(_fields(schema))[column])
+    return {"paths": column, "both": f"{column}.path"}.get(kind or "")
 
 
-def _values(columns: Any, name: str) -> list[Any]:
-    """Return the values of a column, or of the part of a structure."""
-    outer, _, inner = name.partition(".")
-    if name in columns.column_names:
-        outer, inner = name, ""
-    values = columns.column(outer).to_pylist()
-    return [None if v is None else v.get(inner) for v in values] if inner else values
+def _names(file: Any, group: int, paths: str) -> Iterator[str | None]:
+    for batch in file.iter_batches(PATHS_AT_A_TIME, row_groups=[group], columns=[paths]):
+        inner = inner_parts(batch.schema.names[0], paths)
+        for value in python_values(batch.column(0)):
+            yield within(value, inner)
 
 
-@lru_cache(maxsize=2)
-def _column_of_group(table: str, column: str, group: int) -> Any:
-    """Return a column of a row group; neighbours ask for the same one.
-
-    Raises:
-        ImageError: the table cannot be read any more.
-    """
-    arrow = import_pyarrow()
-    try:
-        with _opened(table) as file:
-            return file.read_row_group(group, columns=[column]).column(column).combine_chunks()
-    except (OSError, arrow.ArrowException, UsageError) as error:
-        raise ImageError(f"cannot read {table}: {error}") from error
+def _version(group: Any, column: str) -> str:
+    """Return what changes when a column of a row group does: where its pages lie, their sizes."""
+    facts = []
+    for place in range(group.num_columns):
+        chunk = group.column(place)
+        if f"{chunk.path_in_schema}.".startswith(f"{column}."):
+            facts.append(f"{chunk.data_page_offset} {chunk.total_compressed_size} {chunk.statistics}")
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:16]

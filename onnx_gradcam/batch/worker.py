@@ -6,11 +6,11 @@ import io
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from onnx_gradcam.batch.layout import arrays_path, overlay_path
 from onnx_gradcam.batch.options import BatchOptions
 from onnx_gradcam.batch.rows import ImageResult, failure, rows_of_explanation
 from onnx_gradcam.batch.schema import Row, table_of
@@ -104,7 +104,8 @@ class ShardWorker:
         with closing(self.results(shard)) as results:
             for result in results:
                 if result.picture is not None:
-                    path = _picture_path(shard, result, self._options.overlays or "")
+                    number = result.rows[0]["image"]
+                    path = overlay_path(shard.number, number, self._options.overlays or "")
                     save(path, result.picture)
                     result.rows[0]["overlay"] = path
                 for rank, raw in result.maps.items():
@@ -118,7 +119,7 @@ class ShardWorker:
         if self._options.arrays:
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
-            save(f"arrays/part-{shard.number:06d}.npz", buffer.getvalue())
+            save(arrays_path(shard.number), buffer.getvalue())
         table, images = table_of(rows), len(shard.images)
         return ShardResult(shard.number, shard.digest, table, images, errors, first_error)
 
@@ -160,8 +161,3 @@ class ShardWorker:
     def _finish(self, numbered: tuple[int, Reference], explanation: Explanation) -> ImageResult:
         number, image = numbered
         return rows_of_explanation(number, image.name, explanation, self._options)
-
-
-def _picture_path(shard: Shard, result: ImageResult, ending: str) -> str:
-    name = f"{result.rows[0]['image']:09d}.{ending}"
-    return str(PurePosixPath("overlays", f"{shard.number:06d}", name))

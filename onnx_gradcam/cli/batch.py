@@ -130,6 +130,7 @@ def command(
     from onnx_gradcam.batch.engine import LocalEngine
     from onnx_gradcam.batch.sources import Sources
     from onnx_gradcam.cli.progress import Progress
+    from onnx_gradcam.cli.signals import ending_when_terminated
     from onnx_gradcam.pipeline import divide
     from onnx_gradcam.runtime import load
     from onnx_gradcam.runtime.photo import MAX_PIXELS, MAX_PIXELS_VARIABLE
@@ -146,11 +147,11 @@ def command(
         batch=batch_size,
         **measured,
     )
-    sources = Sources(inputs, column, root)
+    sources = Sources(inputs, column, root).beside(output)
     division = divide(None, method, threads)
     explainer = load(exported, device=device, session_options=division.session_options())
     engine = LocalEngine(explainer, options, division)
-    with closing(Progress(sources)) as progress:
+    with ending_when_terminated(), closing(Progress(sources)) as progress:
         summary = run_batch(
             exported,
             explainer,
@@ -165,7 +166,8 @@ def command(
         )
     before = f", {summary.done_before} of them before" if summary.done_before else ""
     click.echo(
-        f"{summary.images} images{before}, {summary.errors} failed -> {output}:"
+        f"{summary.images} images{before}, {summary.errors} failed"
+        f" -> {click.format_filename(output)}:"
         f" {summary.rows} rows in {summary.parts} parts, {summary.seconds:.1f} s"
     )
     return BatchError.exit_code if summary.errors else 0

@@ -55,7 +55,7 @@ def test_lists(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents(listed, root=str(folder)) == [b"a/1.jpg", b"z.jpg"]
     monkeypatch.chdir(folder)
     assert contents(listed) == [b"a/1.jpg", b"z.jpg"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("b/2.jpg\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"b/2.jpg\n")))
     assert contents("-") == [b"b/2.jpg"]
 
 
