@@ -263,7 +263,7 @@ def _place(cam: HeatMap, note: str) -> str:
         return f"empty, {note}"
     row, column = np.unravel_index(int(cam.argmax()), cam.shape)
     across, down = ((at + 0.5) / of for at, of in zip((column, row), cam.shape[::-1], strict=True))
-    return f"highest at {across:.0%} of the width from the left, {down:.0%} of the height from above"
+    return f"highest {across:.0%} from the left, {down:.0%} from the top"
 
 
 def _is_cropped(explanation: Explanation) -> bool:

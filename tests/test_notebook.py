@@ -97,10 +97,10 @@ def test_the_page_shows_photo_heat_maps_and_scale() -> None:
     assert set(page.tags) == {"div", "figure", "img", "figcaption", "b", "br"}
     assert [image["alt"] for image in page.images] == [
         "The photo, 400 x 300 pixels",
-        "Heat map of cat (25.0%, rank 2 of 2) by gradcam: highest at 77% of the width from the"
-        " left, 28% of the height from above",
-        "Heat map of dog (75.0%, rank 1 of 2) by gradcam: highest at 13% of the width from the"
-        " left, 72% of the height from above",
+        "Heat map of cat (25.0%, rank 2 of 2) by gradcam: highest 77% from the left, 27% from the"
+        " top",
+        "Heat map of dog (75.0%, rank 1 of 2) by gradcam: highest 12% from the left, 72% from the"
+        " top",
         "colour scale from less to more evidence",
     ]
     assert page.text.split("\n")[:4] == ["photo", "400 x 300", "cat", "25.0%, rank 2 of 2"]
@@ -126,7 +126,7 @@ def test_what_the_model_did_not_see_is_told() -> None:
     page = Page(explanation(geometry=CROPPED)._repr_html_())
     assert "pale: not seen by the model" in page.text
     # columns 100 to 299 of 400 were seen; highest in column 15 of 20 of these
-    assert "highest at 64% of the width from the left" in page.images[1]["alt"]
+    assert "highest 64% from the left" in page.images[1]["alt"]
 
 
 def test_a_map_that_shows_nothing_says_why() -> None:
@@ -151,9 +151,9 @@ def test_arrays_are_shown_without_a_photo() -> None:
     assert np.abs(page.picture(0).astype(int) - expected).max() < 25
     signal = Page(alone(spot((75,), size=(100,)))._repr_html_())
     assert signal.picture(0).shape == (notebook.STRIP_HEIGHT, 320, 3)
-    assert "highest at 76% of the width" in signal.images[0]["alt"]
+    assert "highest 75% from the left" in signal.images[0]["alt"]
     volume = Page(alone(spot((3, 2, 15), size=(6, 20, 20)))._repr_html_())
-    assert "78% of the width from the left, 12% of the height" in volume.images[0]["alt"]
+    assert "77% from the left, 12% from the top" in volume.images[0]["alt"]
 
 
 def test_the_png() -> None:

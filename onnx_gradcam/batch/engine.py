@@ -187,15 +187,12 @@ def _make_ready(
                 f"{error}; begin anew with --force, or take another folder"
             ) from error
         old = {"coco": True}
-    if old is None and has_parts and not force:
-        raise OutputError(
-            f"{folder} holds parts without a manifest; begin anew with --force, or take another"
-            " folder"
-        )
+    if old is None and has_parts:
+        raise OutputError(f"{folder} holds parts without a manifest; take another folder")
     has_coco = old is not None and bool(old.get("coco"))
     if coco and not has_coco and (folder / COCO).exists():
         raise OutputError(f"{folder / COCO} is of something else; take another folder")
-    if force and (old is not None or has_parts):
+    if force and old is not None:
         results.clear(coco=has_coco)
         has_coco = False
     elif old is not None:

@@ -33,9 +33,11 @@ class Lock:
 
     def close(self) -> None:
         """Remove the file and let others in, in this order: they look whether theirs is there."""
-        with suppress(OSError):
-            self._path.unlink()
-        self._file.close()
+        try:
+            with suppress(OSError):
+                self._path.unlink()
+        finally:
+            self._file.close()
 
     def _taken(self) -> IO[str]:
         try:

@@ -17,6 +17,7 @@ from onnx_gradcam.runtime import Explainer
 NAME = MANIFEST
 FORMAT = 1
 
+
 class DamagedManifestError(OutputError):
     """Whether it is the manifest of a batch cannot be told any more."""
 

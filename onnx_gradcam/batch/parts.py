@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onnx_gradcam.batch import layout
 from onnx_gradcam.batch.arrow import import_pyarrow

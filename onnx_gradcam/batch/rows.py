@@ -68,14 +68,14 @@ def rows_of_explanation(
     photo, geometry = explanation.photo, explanation.geometry
     assert photo is not None, "explanations of a batch are made from photos"
     assert geometry is not None, "explanations of a batch are made from photos"
+    explained = _explained(explanation)
     once: dict[Any, int] = {}
-    boxes = explanation.boxes
-    for place, index in enumerate(explanation.classes.tolist()):
-        once.setdefault((index, None if boxes is None else int(boxes[place])), place)
+    for place, row in enumerate(explained):
+        once.setdefault((row["class"], row["box"]), place)
     kept = list(once.values())
     rows = []
     for rank, place in enumerate(kept):
-        common = called(number, name) | {"rank": rank}
+        common = called(number, name) | {"rank": rank} | explained[place]
         rows.append(common | _measured(explanation, place, geometry, options))
     if options.thumbnails:
         rows[0]["thumbnail"] = thumbnail(photo, options.thumbnails)
@@ -87,6 +87,19 @@ def rows_of_explanation(
     )
 
 
+def _explained(explanation: Explanation) -> list[Row]:
+    """Return what was explained in each row; the name of a class is the same for all its boxes."""
+    boxes = [None] * len(explanation) if explanation.boxes is None else explanation.boxes.tolist()
+    names = zip(explanation.class_names, boxes, strict=True)
+    columns = {
+        "class": explanation.classes.tolist(),
+        "class_name": [name.removesuffix(f", box {box}") for name, box in names],
+        "box": boxes,
+        "score": explanation.class_scores.tolist(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def _measured(
     explanation: Explanation, place: int, geometry: CropGeometry, options: BatchOptions
 ) -> Row:
@@ -96,10 +109,6 @@ def _measured(
     row: Row = {
         "height": height,
         "width": width,
-        "class": int(explanation.classes[place]),
-        "class_name": _class_name(explanation, place),
-        "box": None if explanation.boxes is None else int(explanation.boxes[place]),
-        "score": float(explanation.class_scores[place]),
         "area": 0,
         "note": note or None,
         **_crop(geometry),

@@ -28,7 +28,7 @@ class Column(NamedTuple):
 COLUMNS: Mapping[str, Column] = {
     "image": Column("int64", "number of the image in the order of the inputs, from 0", True),
     "path": Column("string", "what the image is called: its path, TAR/MEMBER or TABLE#ROW", True),
-    "path_bytes": Column("binary", "the name as bytes, where it is no UTF-8; path is readable then", True),
+    "path_bytes": Column("binary", "the name as bytes where it is no UTF-8, else null", True),
     "error": Column("string", "why the image could not be explained; null if it could", True),
     "height": Column("int32", "of the photo, upright, in pixels"),
     "width": Column("int32", "likewise"),
@@ -45,7 +45,7 @@ COLUMNS: Mapping[str, Column] = {
     "box_y": Column("int32", "top row"),
     "box_width": Column("int32", "in pixels of the photo"),
     "box_height": Column("int32", "likewise"),
-    "area": Column("int64", "pixels of the photo in the region; 0 where the map shows nothing"),
+    "area": Column("int64", "pixels of the photo in the region; 0 where it has none"),
     "rle": Column("string", "the region as COCO's compressed RLE, of size (height, width)"),
     "note": Column("string", "why the map shows nothing; null where it shows something"),
     "map_height": Column("int32", "rows of the raw map"),
@@ -82,7 +82,7 @@ def called(number: int, name: str) -> Row:
 
 
 def readable(text: str) -> str:
-    """Return text that has a UTF-8 form: bytes that are none, as in odd names, become ``\\xe9``."""
+    r"""Return text that has a UTF-8 form: bytes that are none become ``\xe9`` and the like."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -91,7 +91,7 @@ def readable(text: str) -> str:
 
 
 def _bytes_of(text: str) -> bytes:
-    """Return what `os.fsdecode` has made text of; of other halves of surrogate pairs, themselves."""
+    """Return what `os.fsdecode` has made text of; halves of other surrogate pairs as they are."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

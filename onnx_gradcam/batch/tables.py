@@ -165,10 +165,18 @@ def _names(file: Any, group: int, paths: str) -> Iterator[str | None]:
 
 
 def _version(group: Any, column: str) -> str:
-    """Return what changes when a column of a row group does: where its pages lie, their sizes."""
+    """Return what changes when a column of a row group does: where it lies, sizes, extremes."""
     facts = []
     for place in range(group.num_columns):
         chunk = group.column(place)
         if f"{chunk.path_in_schema}.".startswith(f"{column}."):
-            facts.append(f"{chunk.data_page_offset} {chunk.total_compressed_size} {chunk.statistics}")
+            sizes = chunk.data_page_offset, chunk.total_compressed_size, chunk.num_values
+            facts.append(f"{sizes} {_extremes(chunk.statistics)}")
     return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _extremes(statistics: Any) -> str:
+    try:
+        return repr(statistics and (statistics.null_count, statistics.min, statistics.max))
+    except UnicodeDecodeError:
+        return ""

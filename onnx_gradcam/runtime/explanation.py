@@ -209,7 +209,6 @@ class Explanation:
             ),
         )
 
-
     def plot(
         self,
         rows: int | Iterable[int] | None = None,
@@ -253,11 +252,13 @@ class Explanation:
 
     def _repr_html_(self) -> str | None:
         """Return what notebooks show; None where that fails, since nothing may fail here."""
-        return self._shown("html")
+        page: str | None = self._shown("html")
+        return page
 
     def _repr_png_(self) -> bytes | None:
         """Return what notebooks show that know no HTML; None likewise."""
-        return self._shown("png")
+        data: bytes | None = self._shown("png")
+        return data
 
     def _shown(self, form: str) -> Any:
         try:

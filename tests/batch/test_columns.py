@@ -23,7 +23,7 @@ def images(table: Path, **more: Any) -> list[Any]:
     return list(Sources((str(table),), **more).references())
 
 
-def write(file: Path, **arrays: Any) -> Path:
+def write(file: Path, /, **arrays: Any) -> Path:
     pq.write_table(pa.table(arrays), file)
     return file
 
@@ -69,14 +69,16 @@ def test_bytes_of_every_type(tmp_path: Path, kind: Any) -> None:
 
 def test_parts_of_structures(tmp_path: Path) -> None:
     rows = [{"left": {"bytes": b"L", "path": "l.jpg"}, "raw": b"R"}, {"left": None, "raw": None}]
-    table = write(tmp_path / "t.parquet", eyes=pa.array(rows), **{"dot.ted": pa.array([b"1", b"2"])})
+    table = write(
+        tmp_path / "t.parquet", eyes=pa.array(rows), **{"dot.ted": pa.array([b"1", b"2"])}
+    )
     assert [i.read() for i in images(table, column="dot.ted")] == [b"1", b"2"]
     first, second = images(table, column="eyes.left")
     assert (first.name, first.read()) == ("l.jpg", b"L")
     with pytest.raises(ImageError, match="no image in this row"):
         second.read()
     assert images(table, column="eyes.raw")[0].read() == b"R"
-    with pytest.raises(UsageError, match="'eyes' of .* holds neither paths nor bytes"):
+    with pytest.raises(UsageError, match=r"'eyes' of .* holds neither paths nor bytes"):
         images(table, column="eyes")
 
 
@@ -125,7 +127,9 @@ def test_a_row_group_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     assert most < 250 << 20, "of 300 MiB"
 
 
-def test_one_reader_at_a_time_reads_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_reader_at_a_time_reads_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = table_of_bytes(tmp_path, 64)
     opened: list[str] = []
     once = columns.opened_table

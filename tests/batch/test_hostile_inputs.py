@@ -80,7 +80,7 @@ def test_images_that_go_away_are_rows(
     assert [name for name, error in found.items() if error] == ["0006.png", "0007.png"]
 
 
-NAMES = ["line\nbreak.png", "caf\udce9.png", "象 é.png", "a" * 251 + ".png", " .png", "it's \"q\".png"]
+NAMES = ["line\nbreak.png", "caf\udce9.png", "象 é.png", "a" * 251 + ".png", " .png", "it's.png"]
 
 
 def test_names_that_nobody_would_choose(model: Path, tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_told_to_stop(
 
 
 def test_a_disk_that_fills_up(model: Path, images: Path, tmp_path: Path) -> None:
-    """Every file ends at 32 KiB, as on a disk that is full by then."""
+    """Every file ends at 17 KB, as on a disk that is full by then."""
 
     def full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (17000, 17000))
 
     out = tmp_path / "out"
     small, large = ("--shard-size", 40), ("--shard-size", 40, "--thumbnails", 100)
