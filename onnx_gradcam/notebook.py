@@ -59,7 +59,10 @@ STRIP_HEIGHT = 48
 CELL = 3.0
 """Longer side of a picture in a figure, in inches."""
 
-LINE = 26
+SCALE, SCALE_HEIGHT = 4.0, 0.1
+"""The colour scale of a figure, at most, in inches."""
+
+LINE = 40
 """Letters on a line above a picture in a figure."""
 
 Methods = str | Sequence[str]
@@ -206,6 +209,8 @@ def tiles(
         picture, cam = drawn(explanation, row, longest, alpha, colormap)
         note = explanation.notes[row] if explanation.notes else ""
         name, score = names[row], score_text(explanation, row)
+        if explanation.photo is None and explanation.cams.ndim == 4:
+            score += f", slice {_hottest(explanation.cams[row])} of {explanation.cams.shape[1]}"
         told = f"Heat map of {name} ({score}) by {explanation.method}: {_place(cam, note)}"
         yield Tile(picture, name, score, told, note)
 
@@ -243,7 +248,11 @@ def _sized(cam: NDArray[np.float32], longest: int) -> HeatMap:
 
 
 def _slice(cam: NDArray[np.float32], longest: int) -> HeatMap:
-    return _sized(cam[int(cam.sum(axis=(1, 2)).argmax())], longest)
+    return _sized(cam[_hottest(cam)], longest)
+
+
+def _hottest(volume: NDArray[np.float32]) -> int:
+    return int(volume.sum(axis=(1, 2)).argmax())
 
 
 _FLAT: dict[int, Callable[[NDArray[np.float32], int], HeatMap]] = {1: _strip, 2: _sized, 3: _slice}
@@ -357,9 +366,10 @@ def _add_scale(figure: Figure, axes: Sequence[Axes], colormap: str) -> None:
     colors = import_module("matplotlib.colors")
     shades = colorize(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap)[0] / 255
     mappable = import_module("matplotlib.cm").ScalarMappable(cmap=colors.ListedColormap(shades))
-    bar = figure.colorbar(
-        mappable, ax=list(axes), location="bottom", shrink=0.4, aspect=40, ticks=[0, 1]
-    )
+    width = float(figure.get_size_inches()[0])
+    length = min(SCALE / width, 0.9)
+    size = {"shrink": length, "aspect": length * width / SCALE_HEIGHT}
+    bar = figure.colorbar(mappable, ax=list(axes), location="bottom", ticks=[0, 1], **size)
     bar.ax.set_xticklabels(["less", "more evidence"], fontsize="small")
 
 

@@ -154,6 +154,7 @@ def test_arrays_are_shown_without_a_photo() -> None:
     assert "highest 75% from the left" in signal.images[0]["alt"]
     volume = Page(alone(spot((3, 2, 15), size=(6, 20, 20)))._repr_html_())
     assert "77% from the left, 12% from the top" in volume.images[0]["alt"]
+    assert "25.0%, rank 2 of 2, slice 3 of 6" in volume.text
 
 
 def test_the_png() -> None:
