@@ -116,5 +116,5 @@ class WriteError(OnnxGradCamError):
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return a hint such as ``; did you mean 'a' or 'b'?``, empty when nothing is near."""
-    matches = get_close_matches(name, list(known), n=limit, cutoff=0.4)
+    matches = get_close_matches(name, list(dict.fromkeys(known)), n=limit, cutoff=0.4)
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""

@@ -36,7 +36,7 @@ COLUMNS: Mapping[str, Column] = {
     "class": Column("int64", "index of the class"),
     "class_name": Column("string", "its label, or class INDEX"),
     "box": Column("int64", "number of the box explained, among all of a detector; null for others"),
-    "score": Column("float32", "the model's own output for it"),
+    "score": Column("float32", "the model's own output for it, or what else the file explains"),
     "peak_x": Column("int32", "column of the photo where the heat map is highest"),
     "peak_y": Column("int32", "row of it, likewise"),
     "border_peak": Column("bool_", "whether the raw map is highest in its outermost elements"),

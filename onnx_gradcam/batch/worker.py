@@ -74,6 +74,7 @@ class ShardWorker:
             raise UsageError(
                 f"no {options.top_k} highest scores: the model has {explainer.num_classes} classes"
             )
+        _refuse_what_differs_by_image(explainer)
         self._explainer, self._options, self._workers = explainer, options, workers
         declared = explainer.image_input
         shape = tuple(size or USUAL_SIDE for size in declared.shape)
@@ -161,3 +162,19 @@ class ShardWorker:
     def _finish(self, numbered: tuple[int, Reference], explanation: Explanation) -> ImageResult:
         number, image = numbered
         return rows_of_explanation(number, image.name, explanation, self._options)
+
+
+def _refuse_what_differs_by_image(explainer: Explainer) -> None:
+    """Refuse a file that is told more about each image than which class to explain.
+
+    Raises:
+        UsageError: it compares with an embedding, or the model has other inputs that must be fed.
+    """
+    needed = [f"input {name!r}" for name in explainer.extra_inputs.required]
+    if explainer.metadata.objective == "similarity":
+        needed.append("an embedding to compare with")
+    if needed:
+        raise UsageError(
+            f"the file needs {' and '.join(needed)}, which a batch cannot give; use"
+            " onnx-gradcam explain, or Explainer.explain"
+        )
