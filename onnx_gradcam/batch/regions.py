@@ -70,62 +70,84 @@ def region_of(
     highest = float(cam.max(initial=0))
     if not highest > 0:
         return None
-    hot = cam >= np.float32(threshold) * np.float32(highest)
+    part = _Part(cam >= np.float32(threshold) * np.float32(highest)).bounded()
     if largest:
-        hot = _largest(hot)
-    rows = _source_of(geometry, 0)
-    columns = _source_of(geometry, 1)
-    tall = (hot[rows.clip(0)] & (rows >= 0)[:, None]).T
-    tall = np.concatenate([tall, np.zeros((1, tall.shape[1]), bool)])
-    edges = _edges(tall, np.where(columns >= 0, columns, len(tall) - 1))
+        part = part.largest()
+    top, rows = part.reached(geometry, 0)
+    left, columns = part.reached(geometry, 1)
+    tall = part.hot[rows].T
+    height, width = geometry.photo_size
+    edges = _edges(tall, columns, top + left * height, height)
     starts, ends = edges[0::2], edges[1::2]
     if not len(starts):
         return None
-    height, width = geometry.photo_size
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     if counts[-1] == 0:
         counts = counts[:-1]
-    used = np.flatnonzero(tall[np.unique(columns[columns >= 0])].any(axis=0))
+    used = np.flatnonzero(tall[np.unique(columns)].any(axis=0)) + top
     left, right = int(starts[0]) // height, (int(ends[-1]) - 1) // height
-    top, bottom = int(used[0]), int(used[-1])
-    box = (left, top, right - left + 1, bottom - top + 1)
+    box = (left, int(used[0]), right - left + 1, int(used[-1] - used[0]) + 1)
     return Region(box, int((ends - starts).sum()), counts.tolist())
 
 
-def _largest(hot: Mask) -> Mask:
-    _, labels, stats, _ = import_cv2().connectedComponentsWithStats(hot.astype(np.uint8))
-    areas = stats[1:, -1]  # the first is all that is not hot
-    largest: Mask = labels == 1 + int(areas.argmax())
-    return largest
+@dataclass(frozen=True)
+class _Part:
+    """A part of a map: what is hot in it, and its first row and column."""
+
+    hot: Mask
+    corner: tuple[int, int] = (0, 0)
+
+    def bounded(self) -> _Part:
+        """Return the part around all that is hot; what follows costs as much as it has."""
+        rows, columns = (np.flatnonzero(self.hot.any(axis=axis)) for axis in (1, 0))
+        return self._cut(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+    def largest(self) -> _Part:
+        """Return the part around the largest connected region, and that alone."""
+        marked = self.hot.astype(np.uint8)
+        _, labels, stats, _ = import_cv2().connectedComponentsWithStats(marked)
+        index = 1 + int(stats[1:, -1].argmax())  # the first is all that is not hot
+        left, top, width, height = (int(value) for value in stats[index][:4])
+        return _Part(labels == index, self.corner)._cut(top, left, top + height, left + width)
+
+    def _cut(self, top: int, left: int, bottom: int, right: int) -> _Part:
+        corner = self.corner[0] + top, self.corner[1] + left
+        return _Part(self.hot[top:bottom, left:right], corner)
+
+    def reached(self, geometry: CropGeometry, axis: int) -> tuple[int, NDArray[np.intp]]:
+        """Return which of its rows (columns for axis 1) lie under which of the photo.
+
+        Returns:
+            the first row of the photo with one, and, for it and those after it, which one.
+        """
+        whole, resized = geometry.photo_size[axis], geometry.resized[axis]
+        start = (geometry.top, geometry.left)[axis]
+        places = np.floor(np.arange(0.5, whole) * (resized / whole) - start).astype(np.intp)
+        places -= self.corner[axis]  # they grow
+        low, high = np.searchsorted(places, [0, self.hot.shape[axis]]).tolist()
+        return low, places[low:high]
 
 
-def _source_of(geometry: CropGeometry, axis: int) -> NDArray[np.intp]:
-    """Return, for each row or column of the photo, that of the map; -1 outside the crop."""
-    whole, resized = geometry.photo_size[axis], geometry.resized[axis]
-    start = (geometry.top, geometry.left)[axis]
-    places = np.floor(np.arange(0.5, whole) * (resized / whole) - start).astype(np.intp)
-    return np.where((places >= 0) & (places < geometry.crop[axis]), places, -1)
-
-
-def _edges(tall: Mask, columns: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Return where runs of pixels start and end, one after the other.
+def _edges(tall: Mask, columns: NDArray[np.intp], first: int, height: int) -> NDArray[np.int64]:
+    """Return where runs of pixels start and end in a photo, one after the other.
 
     Args:
-        tall: columns that occur, each ``(height,)``.
-        columns: which of them each column of the photo is.
+        tall: columns that occur, each as far down as they are all told.
+        columns: which of them each column of the photo is, as far as it has one.
+        first: where the first element of the first one lies, counted down the columns.
+        height: of the photo.
     """
-    height = tall.shape[1]
-    padded = np.zeros((len(tall), height + 2), np.int8)
-    padded[:, 1:-1] = tall
-    place_of, rows = np.nonzero(np.diff(padded, axis=1))
+    deep = tall.shape[1] + 1
+    padded = np.zeros(len(tall) * deep + 1, bool)  # before each column, and behind the last
+    padded[1:].reshape(-1, deep)[:, :-1] = tall
+    place_of, rows = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), deep)
     each = np.bincount(place_of, minlength=len(tall))
-    first = np.concatenate([[0], np.cumsum(each)[:-1]])
+    before = np.cumsum(each) - each
     repeats = each[columns]
-    total = int(repeats.sum())
     begin = np.repeat(np.cumsum(repeats) - repeats, repeats)
-    within = np.arange(total) - begin
-    taken = rows[np.repeat(first[columns], repeats) + within]
-    edges = taken.astype(np.int64) + np.repeat(np.arange(len(columns)), repeats) * height
+    within = np.arange(len(begin)) - begin
+    taken = rows[np.repeat(before[columns], repeats) + within]
+    edges = taken.astype(np.int64) + np.repeat(np.arange(len(columns)), repeats) * height + first
     joins = np.flatnonzero(edges[1:-1:2] == edges[2::2])  # from one column into the next
     return np.delete(edges, np.concatenate([2 * joins + 1, 2 * joins + 2]))
 
