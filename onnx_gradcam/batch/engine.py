@@ -84,6 +84,7 @@ class BatchSummary:
         parts: in how many files.
         done_before: images that an earlier run had done.
         seconds: what this run took.
+        first_error: what is wrong with the first image of this run that failed; empty without one.
     """
 
     images: int
@@ -92,6 +93,7 @@ class BatchSummary:
     parts: int
     done_before: int
     seconds: float
+    first_error: str = ""
 
 
 def run_batch(
@@ -160,7 +162,12 @@ def run_batch(
             "parts": len(found),
         }
         write_manifest(folder, manifest | {"complete": True} | totals)
-    return BatchSummary(**totals, done_before=count.done_before, seconds=time.monotonic() - began)
+    return BatchSummary(
+        **totals,
+        done_before=count.done_before,
+        seconds=time.monotonic() - began,
+        first_error=count.first_error,
+    )
 
 
 def _make_ready(
@@ -206,8 +213,8 @@ class _Count:
 
     def __init__(self, max_errors: int | None, tell: OnProgress) -> None:
         self._max_errors, self._tell = max_errors, tell
-        self._told: dict[int, int] = {}
         self.errors = self.shards = self.done_before = 0
+        self.first_error = ""
         self._told_now = 0
 
     def before(self, images: int, errors: int) -> None:
@@ -227,6 +234,7 @@ class _Count:
     def shard(self, result: ShardResult) -> None:
         """Count a shard, and those of its images that were not counted one by one."""
         self.shards += 1
+        self.first_error = self.first_error or result.first_error
         if not self._told_now:
             self._tell(result.images)
             self._fail(result.errors, result.first_error)

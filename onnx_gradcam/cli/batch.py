@@ -170,4 +170,8 @@ def command(
         f" -> {click.format_filename(output)}:"
         f" {summary.rows} rows in {summary.parts} parts, {summary.seconds:.1f} s"
     )
-    return BatchError.exit_code if summary.errors else 0
+    if not summary.errors:
+        return 0
+    first = f", the first one: {summary.first_error}" if summary.first_error else ""
+    click.echo(f"error: {summary.errors} images failed (column error){first}", err=True)
+    return BatchError.exit_code

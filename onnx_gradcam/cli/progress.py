@@ -78,8 +78,9 @@ class Progress:
         seconds = time.monotonic() - self._began
         if not self._here or seconds < 1:
             return None
-        text = f"{self._here / seconds:.1f}/s"
+        rate = self._here / seconds
+        text = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
         if self._total is None:
             return text
-        left = (self._total - self._done) * seconds / self._here
+        left = (self._total - self._done) / rate
         return f"{text}, {timedelta(seconds=round(left))} left"

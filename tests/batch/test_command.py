@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -49,6 +50,10 @@ def test_images_that_fail_are_exit_code_6(model: Path, tmp_path: Path) -> None:
     result = run(model, folder, "-o", tmp_path / "out")
     assert result.exit_code == 6
     assert "5 images, 1 failed" in result.stdout
+    assert result.stderr.startswith("error: 1 images failed (column error), the first one: ")
+    assert "0003.png: not an image" in result.stderr
+    again = run(model, folder, "-o", tmp_path / "out")
+    assert (again.exit_code, again.stderr) == (6, "error: 1 images failed (column error)\n")
     stopped = run(model, folder, "-o", tmp_path / "other", "--max-errors", 0)
     assert stopped.exit_code == 6
     assert "more than 0 images failed" in stopped.stderr
@@ -78,15 +83,19 @@ def test_what_cannot_be_done_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_terminal_shows_a_bar(model: Path, images: Path, tmp_path: Path) -> None:
-    """The command with a terminal for its errors; standard output goes elsewhere."""
+def on_a_terminal(*arguments: object, given: bytes = b"") -> tuple[int, bytes, bytes]:
+    """Return what the command gives with a terminal for its errors: code, output and errors."""
     ours, theirs = pty.openpty()
-    arguments = ["batch", str(model), str(images), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "onnx_gradcam", *arguments],
-        stderr=theirs, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "TERM": "xterm"},
+        [sys.executable, "-m", "onnx_gradcam", "batch", *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT,
+        env={**os.environ, "TERM": "xterm"},
     )  # fmt: skip
     os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(given)
+    process.stdin.close()
+    process.stdin = None
     seen, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         ready, _, _ = select.select([ours], [], [], 0.2)
@@ -101,7 +110,48 @@ def test_a_terminal_shows_a_bar(model: Path, images: Path, tmp_path: Path) -> No
         seen += data
     os.close(ours)
     output, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
+    return process.returncode, output, seen
+
+
+def test_a_terminal_shows_a_bar(model: Path, images: Path, tmp_path: Path) -> None:
+    code, output, seen = on_a_terminal(model, images, "-o", tmp_path / "out")
+    assert code == 0
     assert b"10 images, 0 failed" in output
     assert b"images" in seen
     assert b"10/10" in seen
+
+
+def test_a_terminal_shows_a_bar_of_no_known_length(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    """A list on standard input can be read but once."""
+    given = "".join(f"{path}\n" for path in sorted(images.iterdir())).encode()
+    code, output, seen = on_a_terminal(model, "-", "-o", tmp_path / "out", given=given)
+    assert code == 0, seen
+    assert b"10 images, 0 failed" in output
+    assert b" 10" in seen
+    assert b"10/" not in seen
+
+
+def test_a_bar_knows_the_time_left(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the images of an earlier run nothing can be told about the speed of this one."""
+    from onnx_gradcam.batch.sources import Sources
+    from onnx_gradcam.cli import progress
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    bar = progress.Progress(Sources((str(images),)))
+    deadline = time.time() + 10
+    while bar._total is None and time.time() < deadline:
+        time.sleep(0.01)
+    bar.advance(6)
+    for _ in range(2):
+        now[0] += 30
+        bar.advance(1)
+    bar.close()
+    assert "8/10  30.0 s each, 0:01:00 left" in sys.stderr.getvalue()
