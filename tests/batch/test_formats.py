@@ -109,6 +109,18 @@ def test_sixteen_bits_grey_and_transparent(model: Path, tmp_path: Path) -> None:
     assert flat["map"] == same["map"] != expected["map"]
 
 
+def test_the_four_colours_of_printing(model: Path, tmp_path: Path) -> None:
+    """A JPEG of them holds what is left of the light, which OpenCV turns round."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((60, 90, 3), np.uint8)
+    pixels[:, :45], pixels[:, 45:] = (200, 40, 30), (20, 180, 220)  # RGB
+    image.fromarray(pixels).convert("CMYK").save(tmp_path / "print.jpg", quality=100)
+    row = only_row(model, (tmp_path / "print.jpg").read_bytes(), "print.jpg", tmp_path)
+    small = cv2.imdecode(np.frombuffer(row["thumbnail"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    for column, color in ((10, (200, 40, 30)), (55, (20, 180, 220))):
+        assert np.abs(small[20, column].astype(int) - color).max() < 12
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 20000), (4000, 3000)])
 def test_sizes_of_every_kind(model: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (*shape, 3), np.uint8)

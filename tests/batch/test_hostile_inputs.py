@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from onnx_gradcam.batch import BatchOptions
 from onnx_gradcam.batch.references import FileImage
 from onnx_gradcam.batch.sources import Sources
-from onnx_gradcam.errors import ImageError, UsageError
+from onnx_gradcam.errors import ImageError, OutputError, UsageError
 from tests.batch.examples import batch, rows, write_images, write_model
 
 OPTIONS = BatchOptions(shard_size=4)
@@ -193,6 +194,19 @@ def test_a_list_that_can_be_read_but_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.txt")
     with pytest.raises(UsageError, match="no file that can be read twice; give a list as -"):
         named(tmp_path / "list.txt")
+
+
+def test_a_table_with_other_images_than_before(model: Path, tmp_path: Path) -> None:
+    """Rows of bytes have no names of their own: that they are others is told by their sizes."""
+    folder = write_images(tmp_path / "in", 8)
+    contents = [path.read_bytes() for path in sorted(folder.iterdir())]
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": contents}), table)
+    batch(model, table, tmp_path / "out")
+    assert batch(model, table, tmp_path / "out").done_before == 8
+    pq.write_table(pa.table({"image": contents[:3] + contents[4:] + contents[3:4]}), table)
+    with pytest.raises(OutputError, match="the images have changed"):
+        batch(model, table, tmp_path / "out")
 
 
 def test_the_same_image_twice_is_two_rows(model: Path, tmp_path: Path) -> None:
