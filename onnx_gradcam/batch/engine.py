@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from onnx_gradcam.batch.coco import write_coco
-from onnx_gradcam.batch.layout import COCO
+from onnx_gradcam.batch.layout import COCO, MANIFEST
 from onnx_gradcam.batch.manifest import (
+    SAME,
     DamagedManifestError,
     manifest_of,
     read_manifest,
+    refuse_foreign,
     refuse_other,
     write_manifest,
 )
@@ -153,8 +155,9 @@ def run_batch(
                 " fewer images than before; take another folder, or begin anew with --force"
             )
         if coco:
+            manifest["coco"] = True  # before there is one: a run that is killed leaves it ours
+            write_manifest(folder, manifest)
             write_coco(folder, [part.file for part in found])
-            manifest["coco"] = True
         totals = {
             "images": sum(part.images for part in found),
             "errors": sum(part.errors for part in found),
@@ -180,6 +183,7 @@ def _make_ready(
 
     Raises:
         OutputError: the folder holds something else.
+        DamagedManifestError: its manifest cannot be read, without `force`.
     """
     folder, has_parts = results.folder, any(results.parts())
     try:
@@ -187,14 +191,15 @@ def _make_ready(
     except DamagedManifestError as error:
         if not has_parts:
             raise OutputError(
-                f"{error}, or of something else; remove it, or take another folder"
+                f"{folder / MANIFEST} is damaged, or of something else; remove it, or take another"
+                " folder"
             ) from error
         if not force:
-            raise OutputError(
-                f"{error}; begin anew with --force, or take another folder"
-            ) from error
-        old = {"coco": True}
-    if old is None and has_parts:
+            raise
+        old = dict.fromkeys(SAME) | {"coco": True}
+    if old is not None:
+        refuse_foreign(old, folder)
+    elif has_parts:
         raise OutputError(f"{folder} holds parts without a manifest; take another folder")
     has_coco = old is not None and bool(old.get("coco"))
     if coco and not has_coco and (folder / COCO).exists():

@@ -58,7 +58,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
     Raises:
         DamagedManifestError: it has been cut short.
-        OutputError: it cannot be read, or is the manifest of something else.
+        OutputError: it cannot be read, or is none.
     """
     path = folder / NAME
     try:
@@ -68,8 +68,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror}; take another folder") from error
     except ValueError as error:
-        raise DamagedManifestError(f"{path} is damaged ({error})") from error
-    if not isinstance(found, dict) or not found.keys() >= set(SAME):
+        raise DamagedManifestError(
+            f"cannot read {path}: {error}; begin the batch anew with --force, or take another"
+            " folder"
+        ) from error
+    if not isinstance(found, dict):
         raise OutputError(f"{path} is no manifest of a batch; take another folder")
     return found
 
@@ -83,6 +86,16 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n"
     # what is left of names that are no UTF-8 becomes an escape of JSON
     write_whole(folder / NAME, text.encode("utf-8", "backslashreplace"), force=True, lasting=True)
+
+
+def refuse_foreign(old: dict[str, Any], folder: Path) -> None:
+    """Check that a manifest is that of a batch; other programs write files of that name too.
+
+    Raises:
+        OutputError: it is not.
+    """
+    if not old.keys() >= set(SAME):
+        raise OutputError(f"{folder / NAME} is no manifest of a batch; take another folder")
 
 
 def refuse_other(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from onnx_gradcam.batch import layout
 from onnx_gradcam.batch.arrow import import_pyarrow
-from onnx_gradcam.batch.layout import PARTS, part_path
+from onnx_gradcam.batch.layout import PARTS as PARTS
+from onnx_gradcam.batch.layout import part_path
 from onnx_gradcam.batch.locks import Lock
 from onnx_gradcam.batch.worker import ShardResult
 from onnx_gradcam.errors import OutputError

@@ -13,7 +13,10 @@ from typing import BinaryIO
 from onnx_gradcam.batch.layout import is_result
 from onnx_gradcam.batch.lists import names_in
 from onnx_gradcam.batch.matches import matches_of, refuse_unlisted
-from onnx_gradcam.batch.references import FileImage, LostImage, TarImage, opened
+from onnx_gradcam.batch.references import FileImage as FileImage
+from onnx_gradcam.batch.references import LostImage as LostImage
+from onnx_gradcam.batch.references import TarImage as TarImage
+from onnx_gradcam.batch.references import opened
 from onnx_gradcam.batch.tables import RowImage, rows_of
 from onnx_gradcam.batch.tars import images_in_tar
 from onnx_gradcam.errors import ImageError, UsageError

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from onnx_gradcam.batch.rows import thumbnail
-from onnx_gradcam.batch.schema import Row
+from onnx_gradcam.batch.schema import Row, readable
 from onnx_gradcam.batch.sources import STANDARD_INPUT, FileImage, Reference, Sources
 from onnx_gradcam.errors import ImageError, UsageError
 from onnx_gradcam.pipeline.cores import cores
@@ -73,7 +73,7 @@ def _references(results: Results, wanted: Sequence[ImageRows]) -> dict[int, Refe
         return {}
     facts = results.manifest["sources"]
     inputs = tuple(facts.get("inputs") or ())
-    sources = Sources(inputs, facts.get("column"), facts.get("root"))
+    sources = Sources(inputs, facts.get("column"), facts.get("root")).beside(results.folder)
     if STANDARD_INPUT in inputs:  # the list is gone; its lines are the paths
         root = facts.get("root") or ""
         return {
@@ -86,8 +86,9 @@ def _references(results: Results, wanted: Sequence[ImageRows]) -> dict[int, Refe
     found: dict[int, Reference] = {}
     with suppress(UsageError, OSError):  # an input is gone: what was found before it counts
         for reference in sources.references():
-            if missing.get(reference.name):
-                found[missing[reference.name].pop()] = reference
+            path = readable(reference.name)
+            if missing.get(path):
+                found[missing[path].pop()] = reference
             if len(found) == len(wanted):
                 break
     return found

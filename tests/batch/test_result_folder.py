@@ -126,7 +126,7 @@ def test_a_manifest_that_is_cut_short(model: Path, images: Path, tmp_path: Path)
     manifest = out / "manifest.json"
     for content in (manifest.read_bytes()[:100], b"", b"\xff\xfe"):
         manifest.write_bytes(content)
-        with pytest.raises(OutputError, match=r"manifest\.json is damaged .*--force"):
+        with pytest.raises(OutputError, match=r"cannot read .*manifest\.json: .*--force"):
             batch(model, images, out, OPTIONS)
     batch(model, images, out, OPTIONS, coco=True, force=True)
     assert everything(out) == RESULTS
@@ -155,6 +155,24 @@ def test_the_coco_json_of_something_else(model: Path, images: Path, tmp_path: Pa
         for force in (False, True):
             batch(model, images, out, OPTIONS, force=force)
     assert (out / "coco.json").read_text() == "mine"
+
+
+def test_killed_behind_the_coco_json(
+    model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx_gradcam.batch import engine
+
+    once = engine.write_coco
+
+    def killed(folder: Path, files: Any) -> None:
+        once(folder, files)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "write_coco", killed)
+        with pytest.raises(KeyboardInterrupt):
+            batch(model, images, tmp_path / "out", OPTIONS, coco=True)
+    assert batch(model, images, tmp_path / "out", OPTIONS, coco=True).done_before == 6
 
 
 def test_a_coco_json_of_fewer_images_does_not_stay(
