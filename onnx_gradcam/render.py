@@ -176,13 +176,12 @@ def sheet(
     """Return pictures of equal size, each with its caption, in rows above a colour scale.
 
     Args:
-        tiles: pictures and captions; the first line of a caption is set in bold.
+        tiles: pictures and captions, as `panel` has them.
         colormap: one of `COLORMAPS`.
-        note: what stands beside the scale, where there is room.
-        fading: the scale fades as overlays do.
+        note: what stands beside the scale, which may fade as overlays do.
+        fading: whether it does.
     """
-    drawn = [_tile(picture, caption) for picture, caption in tiles]
-    return _with_scale(_arrange(drawn), colormap, note, fading)
+    return _with_scale(_arrange([_tile(*one) for one in tiles]), colormap, note, fading)
 
 
 def tile_photo(photo: Picture, longest: int = MAX_TILE) -> Picture:
@@ -190,8 +189,7 @@ def tile_photo(photo: Picture, longest: int = MAX_TILE) -> Picture:
     longer = max(photo.shape[:2])
     scale = min(max(longer, MIN_TILE), longest) / longer
     size = tuple(max(round(extent * scale), 1) for extent in photo.shape[:2])
-    tile: Picture = _resize(photo, size)
-    return tile
+    return np.asarray(_resize(photo, size))
 
 
 def explanation_panel(explanation: Explanation, rows: Iterable[int] | None = None) -> Picture:
