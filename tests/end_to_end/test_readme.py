@@ -24,6 +24,7 @@ def readers_folder(models_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     onnx.save(small_model(classes=1000, size=224), tmp_path / "model.onnx")
     shutil.copy(models_folder / "imagenet_classes.txt", tmp_path)
     shutil.copy(models_folder / "photos" / "cameraman.jpg", tmp_path / "photo.jpg")
+    shutil.copytree(models_folder / "photos", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -31,13 +32,14 @@ def readers_folder(models_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_command_lines_work(readers_folder: Path, run: Run) -> None:
     section = README.split("## Command line\n")[1].split("\n## ")[0]
     commands = re.findall(r"^    onnx-gradcam (.+)$", section, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["export", "explain"]
+    assert [command.split()[0] for command in commands] == ["export", "explain", "batch", "report"]
     for command in commands:
         done = run(*shlex.split(command))
         assert done.code == 0, done.err
     assert {path.name for path in (readers_folder / "heatmaps").iterdir()} == {
         "photo.cam.png", "photo.cam-281.npy", "photo.cam-285.npy",
     }  # fmt: skip
+    assert (readers_folder / "results" / "report.html").stat().st_size > 10_000
 
 
 def test_the_library_example_works(
