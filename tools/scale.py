@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def main() -> None:
         counts = [2**n for n in range(cores().bit_length()) if 2**n <= cores()]
         contestants: dict[str, Callable[[], Any]] = {}
         for n in counts:
-            contestants[f"local, --threads {n}"] = lambda n=n: bench.local(n)
-            contestants[f"ray, --actors {n}"] = lambda n=n: bench.ray(n)
+            contestants[f"local, --threads {n}"] = partial(bench.local, n)
+            contestants[f"ray, --actors {n}"] = partial(bench.ray, n)
         runs: dict[str, list[Run]] = {name: [] for name in contestants}
         for _ in range(given.rounds):
             for name, start in contestants.items():
@@ -188,7 +189,9 @@ def main() -> None:
             "bytes_per_image": bench.bytes_per_image(),
             "resume_ms_per_part": bench.resume(),
         }
-    write_whole(PAGE.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode(), force=True)
+    write_whole(
+        PAGE.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode(), force=True
+    )
     text = filled(PAGE.read_text(encoding="utf-8"), tables(record))
     write_whole(PAGE, text.encode(), force=True)
 

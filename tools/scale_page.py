@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 MILLION, BILLION = 10**6, 10**9
@@ -21,11 +22,13 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
     """Return a page with its blocks, each between two comments of its name, written anew."""
     for name, text in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        page, count = re.subn(
-            pattern, lambda m, text=text: f"{m[1]}\n{text}\n\n{m[2]}", page, flags=re.DOTALL
-        )
+        page, count = re.subn(pattern, partial(_block, text), page, flags=re.DOTALL)
         assert count == 1, name
     return page
+
+
+def _block(text: str, found: re.Match[str]) -> str:
+    return f"{found[1]}\n{text}\n\n{found[2]}"
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
@@ -40,10 +43,11 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _conditions(record: Mapping[str, Any]) -> str:
     return (
-        f"{record['model']}, onnxruntime {record['onnxruntime']}, Ray {record['ray']}, CPU provider,"
-        f" {record['cores']} cores of one machine, {record['photos']} JPEG photos of 500 x 375"
-        f" ({record['photo_bytes'] / 1e3:.0f} kB each), shards of {record['shard_size']}, best of"
-        f" {record['rounds']} rounds in which all take turns, median in brackets. Starting is left out."
+        f"{record['model']}, onnxruntime {record['onnxruntime']}, Ray {record['ray']}, CPU"
+        f" provider, {record['cores']} cores of one machine, {record['photos']} JPEG photos of"
+        f" 500 x 375 ({record['photo_bytes'] / 1e3:.0f} kB each), shards of {record['shard_size']}, best of"
+        f" {record['rounds']} rounds in which all take turns, median in brackets. Starting is"
+        " left out."
     )
 
 

@@ -83,9 +83,7 @@ def opened_engine(
         yield from _ray(choice, exported, options)
 
 
-def _local(
-    choice: EngineChoice, exported: Path, options: BatchOptions
-) -> tuple[Explainer, Engine]:
+def _local(choice: EngineChoice, exported: Path, options: BatchOptions) -> tuple[Explainer, Engine]:
     from onnx_gradcam.batch.engine import LocalEngine
     from onnx_gradcam.pipeline import divide
     from onnx_gradcam.runtime import load

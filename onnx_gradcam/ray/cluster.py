@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnx_gradcam.errors import UnavailableError, UsageError
 from onnx_gradcam.extras import missing_dependency
@@ -22,9 +23,12 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 LOCAL = "local"
 """The address that stands for Ray on this machine alone, started now and stopped at the end."""
 
+CONNECT_SECONDS = 10
+"""After which nobody listens at an address."""
+
 OURS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else it tells its makers about this machine
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do by itself, and warns of until then
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do, and warns of until then
 }
 """How we start Ray, unless these variables are set."""
 
@@ -62,12 +66,12 @@ class Share:
             UsageError: a share that no node can give.
         """
         if not self.cpus > 0 or self.gpus < 0:
-            raise UsageError(
-                f"actors with {self.cpus:g} CPUs and {self.gpus:g} GPUs; take some"
-            )
+            raise UsageError(f"actors with {self.cpus:g} CPUs and {self.gpus:g} GPUs; take some")
         for amount, what in ((self.cpus, "CPU"), (self.gpus, "GPU")):
             if amount > 1 and amount % 1:
-                raise UsageError(f"Ray gives a part of one {what}, or whole ones: not {amount:g} {what}s")
+                raise UsageError(
+                    f"Ray gives a part of one {what}, or whole ones: not {amount:g} {what}s"
+                )
 
     @property
     def threads(self) -> int:
@@ -95,12 +99,12 @@ class Cluster:
 
         Args:
             address: ``HOST:PORT``, ``auto`` for the one that this machine is a part of, ``local``
-                for one of its own; None for RAY_ADDRESS, else ``local``. A process that is
-                connected already stays with what it has.
+                for one of its own; None for the one that this process is connected to, else
+                for RAY_ADDRESS, else ``local``.
 
         Raises:
             MissingDependencyError: Ray is not installed.
-            UsageError: an address that cannot be.
+            UsageError: an address that cannot be, or this process is connected already.
             UnavailableError: no cluster answers there.
         """
         self.ray = import_ray()
@@ -110,9 +114,15 @@ class Cluster:
                 f"--ray-address {self.address}: Ray Client is not served; run this on a machine of"
                 " the cluster (ray job submit does) and give HOST:PORT, or auto"
             )
+        if address is not None:
+            _refuse_silent(address)
         self._ours = not self.ray.is_initialized()
         if self._ours:
             self._connect()
+        elif address is not None:
+            raise UsageError(
+                f"connected to Ray already, and not to {address}; leave the address out"
+            )
 
     def _connect(self) -> None:
         own = {"num_cpus": cores(), "include_dashboard": False} if self.address == LOCAL else {}
@@ -125,10 +135,7 @@ class Cluster:
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self.ray.shutdown()
-            raise UnavailableError(
-                f"no Ray cluster answers at {self.address}: {brief(error)}; ray status"
-                " --address=HOST:PORT shows whether it is up"
-            ) from error
+            raise UnavailableError(_no_cluster(self.address, error)) from error
 
     def close(self) -> None:
         """Disconnect, and stop what we started."""
@@ -138,6 +145,28 @@ class Cluster:
     def nodes(self) -> list[dict[str, float]]:
         """Return the resources of each node that is up."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+
+def _refuse_silent(address: str) -> None:
+    """Check that somebody listens at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        UnavailableError: nobody does.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():  # auto, local, or the name of a cluster
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UnavailableError(_no_cluster(address, error)) from error
+
+
+def _no_cluster(address: str, error: Exception) -> str:
+    return (
+        f"no Ray cluster answers at {address}: {brief(error)}; ray status --address=HOST:PORT shows"
+        " whether it is up"
+    )
 
 
 def actors_that_fit(wanted: int | None, share: Share, nodes: Sequence[Mapping[str, float]]) -> int:

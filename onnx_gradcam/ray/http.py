@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from onnx_gradcam.batch.rows import ImageResult
-from onnx_gradcam.batch.schema import COLUMNS, Row
+from onnx_gradcam.batch.schema import COLUMNS, Row, table_of
 from onnx_gradcam.batch.sources import GivenImage
 
 MOST_BYTES = 64 * 2**20
@@ -45,7 +45,8 @@ async def answer(request: Any, explain: Callable[[GivenImage], Awaitable[ImageRe
     result = await explain(GivenImage(request.query_params.get(NAME, "posted"), body))
     if result.failed:
         return _refused(400, str(result.rows[0]["error"]))
-    return _json({"rows": [json_row(row) for row in result.rows]})
+    rows = table_of(result.rows).to_pylist()  # of the precision that tables have
+    return _json({"rows": [json_row(row) for row in rows]})
 
 
 def json_row(row: Row) -> Row:

@@ -236,11 +236,13 @@ class Pool:
     def _received(self, member: _Member, ref: Any, feed: Feed) -> Iterator[Done | Lost]:
         """Yield what became of a task; where its actor died, what became of all that it had."""
         try:
-            yield Done(*self._get(ref))
-            del member.tasks[ref]
-            return
+            done = Done(*self._get(ref))
         except ActorLostError:
             self._drop(member)
+        else:
+            del member.tasks[ref]
+            yield done
+            return
         lost: list[Lost] = []
         for other, task in member.tasks.items():
             try:

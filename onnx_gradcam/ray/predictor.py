@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from onnx_gradcam.batch.frames import FrameExplainer
@@ -71,7 +72,7 @@ class CamPredictor(FrameExplainer):
         self._batched = _batched(self._together, together, wait) if together > 1 else None
 
     def __call__(self, batch: Any) -> Any:
-        """Return a ``pyarrow.Table`` for columns, and what becomes a response for a request.
+        """Return a ``pyarrow.Table`` for columns, and a response for a request.
 
         Args:
             batch: columns, as of `FrameExplainer`, or a ``starlette.requests.Request``.
@@ -80,7 +81,7 @@ class CamPredictor(FrameExplainer):
             UsageError: a column that is not there or holds no images.
         """
         if is_request(batch):
-            return answer(batch, self.explain)  # a coroutine: Ray Serve awaits it
+            return _awaited(answer, batch, self.explain)
         return super().__call__(batch)
 
     async def explain(self, image: GivenImage) -> ImageResult:
@@ -105,6 +106,21 @@ def share_of_this_worker() -> Share | None:
         return None
     given = context.get_assigned_resources()
     return Share(given.get("CPU", 0) or 1, given.get("GPU", 0))
+
+
+def _awaited(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Return what an asynchronous function returns, from where Ray Serve calls a plain one.
+
+    That is a thread beside its event loop; in earlier releases, and where
+    RAY_SERVE_RUN_SYNC_IN_THREADPOOL is 0, the loop itself, which awaits what it gets.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # none in this thread
+        from anyio import from_thread
+
+        return from_thread.run(function, *arguments)
+    return function(*arguments)
 
 
 def _batched(together: Any, most: int, wait: float) -> Any:

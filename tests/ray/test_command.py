@@ -88,7 +88,7 @@ def test_a_batch(model: Path, images: Path, tmp_path: Path, home: Path) -> None:
     assert none_left(home)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_leaves_no_process(
     model: Path, images: Path, tmp_path: Path, home: Path, how: signal.Signals
 ) -> None:
@@ -112,6 +112,7 @@ def test_a_run_that_is_stopped_leaves_no_process(
         (["--engine", "ray", "--device", "cuda"], 2, "add --gpus-per-actor 1"),
         (["--engine", "ray", "--ray-address", "ray://a:1"], 2, "Ray Client is not served"),
         (["--engine", "ray", "--ray-address", "127.0.0.1:1"], 5, "no Ray cluster answers at"),
+        (["--engine", "ray", "--ray-address", "127.0.0.1:99999"], 5, "no Ray cluster answers at"),
     ],
 )
 def test_what_cannot_be_done_leaves_nothing(

@@ -20,6 +20,7 @@ from onnx_gradcam.errors import (
     UsageError,
 )
 from onnx_gradcam.ray import Actors, RayEngine, Share
+from onnx_gradcam.ray.culprits import TIMES
 from onnx_gradcam.runtime import load
 from tests.batch.examples import batch, rows, write_images, write_model
 from tests.ray.examples import ALWAYS, OPTIONS, counted, deadly, parts, ray_batch, same
@@ -53,9 +54,7 @@ def test_files_are_those_of_the_local_engine(
     options = replace(OPTIONS, overlays="jpg", arrays=True, thumbnails=16)
     told: list[int] = []
     expected = batch(model, images, tmp_path / "local", options, coco=True)
-    found = ray_batch(
-        model, images, tmp_path / "ray", options, coco=True, on_progress=told.append
-    )
+    found = ray_batch(model, images, tmp_path / "ray", options, coco=True, on_progress=told.append)
     assert same(found) == same(expected)
     assert (found.images, found.errors, found.parts) == (IMAGES, 1, 6)
     assert told == [1] * IMAGES
@@ -65,17 +64,17 @@ def test_files_are_those_of_the_local_engine(
 def test_each_engine_goes_on_where_the_other_was(
     ray: Any, model: Path, images: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    stopped(model, images, first)
-    assert [part.file.name for part in parts_of(first)] == [f"part-00000{n}.parquet" for n in "01"]
-    assert ray_batch(model, images, first).done_before == 8
-    assert parts(first) == local
-
-    ray_batch(model, images, second)
+    stopped(model, images, tmp_path)
+    assert [part.file.name for part in parts_of(tmp_path)] == [
+        "part-000000.parquet",
+        "part-000001.parquet",
+    ]
+    assert ray_batch(model, images, tmp_path, actors=Actors(1)).done_before == 8
+    assert parts(tmp_path) == local
     for number in (0, 4):
-        (second / "parts" / f"part-{number:06d}.parquet").unlink()
-    assert batch(model, images, second, OPTIONS).done_before == IMAGES - 8
-    assert parts(second) == local
+        (tmp_path / "parts" / f"part-{number:06d}.parquet").unlink()
+    assert batch(model, images, tmp_path, OPTIONS).done_before == IMAGES - 8
+    assert parts(tmp_path) == local
 
 
 def stopped(model: Path, images: Path, out: Path) -> None:
@@ -93,30 +92,27 @@ def stopped(model: Path, images: Path, out: Path) -> None:
             batch(model, images, out, OPTIONS)
 
 
-@pytest.mark.parametrize("fate", ["killed", "memory"])
 def test_what_an_actor_had_when_it_died_is_done_by_another(
-    ray: Any, model: Path, images: Path, local: dict[str, bytes], tmp_path: Path, fate: str
+    ray: Any, model: Path, images: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
-    sources = deadly(images, tmp_path / "told", n5=(fate, 1), n17=(fate, 1))
+    sources = deadly(images, tmp_path / "told", n5=("killed", 1), n17=("memory", 1))
     summary = ray_batch(model, sources, tmp_path / "out")
     assert summary.images == IMAGES
     assert counted(tmp_path / "told", 5) == counted(tmp_path / "told", 17) == 1
     assert parts(tmp_path / "out") == local
 
 
-@pytest.mark.parametrize(
-    ("fate", "why"), [("killed", "its process is gone"), ("memory", "its memory was not enough")]
-)
 def test_an_image_that_kills_each_actor_is_a_row(
-    ray: Any, model: Path, images: Path, local: dict[str, bytes], tmp_path: Path, fate: str, why: str
+    ray: Any, model: Path, images: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
-    sources = deadly(images, tmp_path / "told", n10=(fate, ALWAYS))
-    actors = Actors(2, attempts=1)
+    sources = deadly(images, tmp_path / "told", n10=("memory", ALWAYS))
+    actors = Actors(1, attempts=1)
     summary = ray_batch(model, sources, tmp_path / "out", actors=actors)
     assert summary.errors == 2
+    assert counted(tmp_path / "told", 10) == 1 + TIMES
     found = {row["image"]: row for row in rows(tmp_path / "out")}
     assert found.keys() == set(range(IMAGES))
-    assert found[10]["error"].startswith(f"what explains it dies, 2 times: {why}")
+    assert found[10]["error"] == "what explains it dies, 2 times: its memory was not enough"
     assert found[11]["error"] is None
     written = parts(tmp_path / "out")
     for name in local.keys() - {"manifest.json", "parts/part-000002.parquet"}:
@@ -142,7 +138,7 @@ def test_a_shard_that_nobody_survives_is_one_error(
     for number in (0, 1):
         name = f"parts/part-{number:06d}.parquet"
         assert written[name] == local[name]
-    assert ray_batch(model, images, tmp_path / "out").done_before >= 8
+    assert batch(model, images, tmp_path / "out", OPTIONS).done_before >= 8
     assert parts(tmp_path / "out") == local
 
 
@@ -168,8 +164,10 @@ def test_a_cluster_that_others_use_is_not_waited_for_for_ever(
     other = ray.remote(Other).options(num_cpus=2).remote()
     try:
         ray.get(other.ping.remote())
-        with pytest.raises(UnavailableError, match=r"no actor with 1 CPU could start within 0\.5 s"):
-            ray_batch(model, images, tmp_path / "out", actors=Actors(2, patience=0.5))
+        with pytest.raises(
+            UnavailableError, match=r"no actor with 1 CPU could start within 0\.5 s"
+        ):
+            ray_batch(model, images, tmp_path / "out", actors=Actors(1, patience=0.5))
     finally:
         ray.kill(other)
 

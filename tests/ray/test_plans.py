@@ -126,7 +126,9 @@ def test_the_image_that_kills_is_lost_and_all_others_stay() -> None:
 
 def test_where_all_images_kill_it_is_not_the_images() -> None:
     explain = Explainer(**{f"n{n}": 9 for n in range(30, 38)})
-    with pytest.raises(BatchError, match=rf"die of {MOST + 1} images of shard 3, .*5\.png: its pro"):
+    with pytest.raises(
+        BatchError, match=rf"die of {MOST + 1} images of shard 3, .*5\.png: its pro"
+    ):
         without_culprits(SHARD, explain)
 
 
