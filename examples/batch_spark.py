@@ -2,10 +2,11 @@
 
     spark-submit examples/batch_spark.py model.cam.onnx photos/ results.parquet
 
-Without spark-submit it runs on this machine. Needs the packages of `[batch,cpu]` and ``pyspark``,
-on the executors too, and a path of the exported file that they see. Spark repeats tasks that die
-and writes the table when all are done; one that is stopped begins again. The rows are those of
-``onnx-gradcam batch``, in Spark's order, with Spark's numbers.
+Without spark-submit (``PYSPARK_PYTHON=python python ...``) it runs on this machine. Needs pandas,
+``pyspark`` and the packages of `[batch,cpu]`, on the executors too, and a path of the exported file
+that they see. Spark repeats tasks that die and writes the table when all are done; one that is
+stopped begins again. The rows are those of ``onnx-gradcam batch``, in Spark's order, with Spark's
+numbers.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def _refuse_silent(address: str) -> None:
 def _no_cluster(address: str, error: Exception) -> str:
     return (
         f"no Ray cluster answers at {address}: {brief(error)}; ray status --address=HOST:PORT shows"
-        " whether it is up"
+        " whether it is up, and whether it wants a token (RAY_AUTH_MODE=token)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Ray on this machine, with two processors whatever it has, shared by all tests here."""
+"""Ray on this machine, with two processors and a GPU whatever it has, shared by all tests here."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def ray() -> Iterator[Any]:
     from onnx_gradcam.ray.cluster import import_ray
 
     ray = import_ray()
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()

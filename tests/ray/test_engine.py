@@ -147,7 +147,7 @@ def test_a_shard_that_nobody_survives_is_one_error(
     [
         (Actors(3), r"3 actors with 1 CPU each do not fit: .* 2 CPUs .*take --actors 2"),
         (Actors(1, Share(4)), r"1 actor with 4 CPUs each does not fit.*less with --cpus-per-actor"),
-        (Actors(None, Share(1, 1)), r"1 CPU and 1 GPU each does not fit: .* and 0 GPUs"),
+        (Actors(None, Share(1, 2)), r"1 CPU and 2 GPUs each does not fit: .* and 1 GPU in 1 node"),
     ],
 )
 def test_more_than_fits_is_refused(
@@ -229,12 +229,9 @@ def test_actors_are_gone_when_a_run_is_stopped(
         time.sleep(0.05)
 
 
-def test_an_actor_without_the_provider_says_so(
+def test_actors_with_gpus_run_on_cuda_or_not_at_all(
     ray: Any, model: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Actors with GPUs run on CUDA or not at all."""
-    from onnx_gradcam.ray.actor import ShardActor
-
-    actor = ShardActor(str(model), BatchOptions(), "cuda", 1)
+    """The GPU of this cluster is none: the actor gets it, and finds no CUDA."""
     with pytest.raises(ProviderError, match="CUDA"):
-        actor.start(__import__("onnx_gradcam").__version__)
+        ray_batch(model, images, tmp_path / "out", actors=Actors(1, Share(1, 0.5)))
