@@ -91,7 +91,7 @@ def _sizes(record: Mapping[str, Any]) -> str:
         hours = images * cpu / 3600
         wall = hours / cores / EFFICIENCY
         row("core-hours", f"{hours:,.1f}")
-        row(f"hours on {CORES[MILLION]} and {CORES[BILLION]:,} cores", f"{wall:,.1f}" if wall > 1 else f"{wall:,.2f}")
+        row(f"hours on {CORES[MILLION]} and {CORES[BILLION]:,} cores", f"{wall:.2g}")
         row(
             "images read, at this size of photos",
             f"{_size(images * record['photo_bytes'])},"

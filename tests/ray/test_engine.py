@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from onnx_gradcam.batch import BatchOptions
 from onnx_gradcam.batch.parts import ResultFolder, parts_of
 from onnx_gradcam.batch.shards import Shard, shards
 from onnx_gradcam.batch.sources import Sources
