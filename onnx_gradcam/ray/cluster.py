@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -126,6 +128,7 @@ class Cluster:
 
     def _connect(self) -> None:
         own = {"num_cpus": cores(), "include_dashboard": False} if self.address == LOCAL else {}
+        terminated = signal.getsignal(signal.SIGTERM)
         try:
             self.ray.init(
                 address=self.address,
@@ -136,6 +139,8 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             self.ray.shutdown()
             raise UnavailableError(_no_cluster(self.address, error)) from error
+        if callable(terminated) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)  # Ray has set its own
 
     def close(self) -> None:
         """Disconnect, and stop what we started."""

@@ -88,9 +88,9 @@ def test_a_batch(model: Path, images: Path, tmp_path: Path, home: Path) -> None:
     assert none_left(home)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_stopped_leaves_no_process(
-    model: Path, images: Path, tmp_path: Path, home: Path, how: signal.Signals
+    model: Path, images: Path, tmp_path: Path, home: Path, how: signal.Signals, code: int
 ) -> None:
     process = start(home, model, images, "-o", tmp_path / "out", "--shard-size", "1")
     while not list(tmp_path.glob("out/parts/*.parquet")) and process.poll() is None:
@@ -98,7 +98,7 @@ def test_a_run_that_is_stopped_leaves_no_process(
     assert running(home)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130}.get(how, process.returncode) != 0
+    assert process.returncode == code
     assert "Traceback" not in errors
     assert none_left(home)
 
