@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from onnx_gradcam.batch.shards import Shard
 from onnx_gradcam.batch.sources import FileImage, LostImage
-from onnx_gradcam.errors import BatchError, UsageError
+from onnx_gradcam.errors import BatchError, MissingDependencyError, UsageError
 from onnx_gradcam.ray.cluster import Cluster, Share, actors_that_fit
 from onnx_gradcam.ray.culprits import MOST, without_culprits
 from onnx_gradcam.ray.engine import device_of
@@ -86,6 +88,13 @@ def test_devices(device: str, share: Share, expected: str) -> None:
 def test_devices_that_actors_do_not_have(device: str, share: Share, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         device_of(device, share)
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    with pytest.raises(MissingDependencyError) as caught:
+        Cluster("local")
+    assert str(caught.value) == "this needs the package ray: pip install 'onnx-gradcam[ray]'"
 
 
 def test_ray_client_is_refused() -> None:
