@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from onnx_gradcam.cli.main import main
+from onnx_gradcam.cli.signals import ending_when_terminated
+from onnx_gradcam.ray.cluster import Cluster, import_ray
 from tests.batch.examples import batch, write_images, write_model
 from tests.ray.examples import OPTIONS, parts
 
@@ -30,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), 40)
+    return write_images(tmp_path_factory.mktemp("images"), 200)
 
 
 @pytest.fixture
@@ -74,33 +76,51 @@ def none_left(home: Path) -> bool:
     return running(home) == []
 
 
-def test_a_batch(model: Path, images: Path, tmp_path: Path, home: Path) -> None:
-    batch(model, images, tmp_path / "local", OPTIONS)
-    process = start(home, model, images, "-o", tmp_path / "ray")
-    output, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
-    assert output.startswith(f"40 images, 0 failed -> {tmp_path / 'ray'}: 80 rows in 10 parts")
-    assert errors == ""
-    expected = parts(tmp_path / "local")
-    found = parts(tmp_path / "ray")
-    assert found.keys() == expected.keys()
-    assert all(found[name] == expected[name] for name in expected if name.endswith(".parquet"))
-    assert none_left(home)
-
-
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_leaves_no_process(
-    model: Path, images: Path, tmp_path: Path, home: Path, how: signal.Signals, code: int
+def test_a_run_that_is_stopped_leaves_no_process_and_can_go_on(
+    model: Path, images: Path, tmp_path: Path, home: Path
 ) -> None:
-    process = start(home, model, images, "-o", tmp_path / "out", "--shard-size", "1")
-    while not list(tmp_path.glob("out/parts/*.parquet")) and process.poll() is None:
+    out = tmp_path / "ray"
+    process = start(home, model, images, "-o", out)
+    while not list(out.glob("parts/*.parquet")) and process.poll() is None:
         time.sleep(0.005)
     assert running(home)
-    process.send_signal(how)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert none_left(home)
+    done = 4 * len(list(out.glob("parts/*.parquet")))
+    assert done
+
+    process = start(home, model, images, "-o", out)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    before = f", {done} of them before, 0 failed -> {out}: 400 rows in 50 parts"
+    assert output.startswith(f"200 images{before}")
+    assert errors == ""
+    assert none_left(home)
+    batch(model, images, tmp_path / "local", OPTIONS)
+    expected, found = parts(tmp_path / "local"), parts(out)
+    assert found.keys() == expected.keys()
+    assert all(found[name] == expected[name] for name in expected if name.endswith(".parquet"))
+
+
+def test_ray_does_not_change_what_sigterm_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = import_ray()
+
+    def init(**_how: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with ending_when_terminated():
+            ours = signal.getsignal(signal.SIGTERM)
+            monkeypatch.setattr(ray, "is_initialized", lambda: False)
+            monkeypatch.setattr(ray, "init", init)
+            Cluster("local")
+            assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,16 @@ def port(ray: Any, model: Path) -> Iterator[int]:
         number: int = free.getsockname()[1]
     serve.start(http_options={"host": "127.0.0.1", "port": number})
     service = serve.deployment(CamPredictor).options(ray_actor_options={"num_cpus": 0.5})
-    for route, together in ROUTES.items():
-        app = service.bind(str(model), replace(OPTIONS, batch=together), wait=0.05)
-        serve.run(app, name=route[1:], route_prefix=route)
+    serve.run_many(
+        [
+            serve.RunTarget(
+                service.bind(str(model), replace(OPTIONS, batch=together), wait=0.05),
+                name=route[1:],
+                route_prefix=route,
+            )
+            for route, together in ROUTES.items()
+        ]
+    )
     yield number
     serve.shutdown()
 
