@@ -8,6 +8,7 @@ EXTRAS = {
     "onnx": ("export",),
     "onnxruntime": ("cpu", "gpu"),
     "pyarrow": ("batch",),
+    "ray": ("ray",),
     "matplotlib": ("notebook",),
 }
 """Import package -> the extras of onnx-gradcam that install it."""

@@ -241,7 +241,8 @@ class _Count:
         self.shards += 1
         self.first_error = self.first_error or result.first_error
         if not self._told_now:
-            self._tell(result.images)
+            for _ in range(result.images):  # one by one, as images of this run are told
+                self._tell(1)
             self._fail(result.errors, result.first_error)
         self._told_now = 0
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
 
 from onnx_gradcam.errors import ImageError
 
@@ -101,6 +103,28 @@ class LostImage:
             ImageError: always.
         """
         raise ImageError(self.reason)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenImage:
+    """An image that is in memory already.
+
+    Attributes:
+        name: what it is called in the results.
+        content: encoded, or its pixels as `read_photo` takes them.
+    """
+
+    name: str
+    content: bytes | NDArray[Any]
+
+    @property
+    def identity(self) -> str:
+        """What must not change from one run to the next."""
+        return self.name
+
+    def read(self) -> bytes | NDArray[Any]:
+        """Return the image."""
+        return self.content
 
 
 def opened(path: str, name: str) -> BinaryIO:

@@ -14,6 +14,7 @@ from onnx_gradcam.batch.layout import is_result
 from onnx_gradcam.batch.lists import names_in
 from onnx_gradcam.batch.matches import matches_of, refuse_unlisted
 from onnx_gradcam.batch.references import FileImage as FileImage
+from onnx_gradcam.batch.references import GivenImage as GivenImage
 from onnx_gradcam.batch.references import LostImage as LostImage
 from onnx_gradcam.batch.references import TarImage as TarImage
 from onnx_gradcam.batch.references import opened
@@ -24,7 +25,7 @@ from onnx_gradcam.photo_files import is_photo
 
 STANDARD_INPUT = "-"
 
-Reference = FileImage | TarImage | RowImage | LostImage
+Reference = FileImage | TarImage | RowImage | LostImage | GivenImage
 
 
 @dataclass(frozen=True)

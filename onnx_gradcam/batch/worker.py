@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from onnx_gradcam.errors import ImageError, OnnxGradCamError, UsageError
 from onnx_gradcam.pipeline import explain_images
 from onnx_gradcam.runtime import Explainer, Explanation
 from onnx_gradcam.runtime.image_header import read_header
+from onnx_gradcam.runtime.photo import PhotoSource
 
 UNNAMED = "the given bytes: "
 """How errors of images in memory begin; the table says which image it is."""
@@ -135,7 +137,7 @@ class ShardWorker:
             read=self._read,
             finish=self._finish,
             batch=self._options.batch,
-            workers=self._workers,
+            workers=None if self._workers is None else min(self._workers, len(shard.images)),
             failures=(OnnxGradCamError,),
             **self._how,
         )
@@ -148,13 +150,13 @@ class ShardWorker:
                     text = str(one.error).removeprefix(UNNAMED)
                     yield failure(number, image.name, ImageError(text))
 
-    def _read(self, numbered: tuple[int, Reference]) -> bytes:
+    def _read(self, numbered: tuple[int, Reference]) -> PhotoSource:
         data = numbered[1].read()
-        header = read_header(data)
+        size = data.shape[:2] if isinstance(data, np.ndarray) else _encoded_size(data)
         most = self._options.max_pixels
-        if header is not None and header.height * header.width > most:
+        if size is not None and math.prod(size) > most:
             raise ImageError(
-                f"{header.width} x {header.height} pixels, more than the {most} allowed;"
+                f"{size[1]} x {size[0]} pixels, more than the {most} allowed;"
                 " raise --max-pixels if you trust it"
             )
         return data
@@ -162,6 +164,11 @@ class ShardWorker:
     def _finish(self, numbered: tuple[int, Reference], explanation: Explanation) -> ImageResult:
         number, image = numbered
         return rows_of_explanation(number, image.name, explanation, self._options)
+
+
+def _encoded_size(data: bytes) -> tuple[int, int] | None:
+    header = read_header(data)
+    return None if header is None else (header.height, header.width)
 
 
 def _refuse_what_differs_by_image(explainer: Explainer) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
+from onnx_gradcam.cli.engines import EngineChoice, engine_options, opened_engine
 from onnx_gradcam.cli.how import explain_options, how_options
 from onnx_gradcam.cli.output import examples
 from onnx_gradcam.errors import BatchError
@@ -22,6 +22,7 @@ from onnx_gradcam.errors import BatchError
         "onnx-gradcam batch model.cam.onnx 'shards/*.tar' -o results --top-k 3 --overlays jpg",
         "onnx-gradcam batch model.cam.onnx images.parquet -o results --column image --coco",
         "find photos -name '*.jpg' | onnx-gradcam batch model.cam.onnx - -o results",
+        "onnx-gradcam batch model.cam.onnx photos/ -o results --engine ray --ray-address auto",
     ),
 )
 @click.argument("exported", type=click.Path(path_type=Path))
@@ -94,6 +95,7 @@ from onnx_gradcam.errors import BatchError
     metavar="N",
     help="Images per run of the model.  [default: what the model is fixed to, else 1]",
 )
+@engine_options
 @click.option("--force", is_flag=True, help="Begin anew where DIR holds results.")
 def command(
     exported: Path,
@@ -109,6 +111,11 @@ def command(
     max_pixels: int | None,
     max_errors: int | None,
     batch_size: int | None,
+    engine: str,
+    actors: int | None,
+    ray_address: str | None,
+    cpus_per_actor: float | None,
+    gpus_per_actor: float | None,
     no_maps: bool,
     coco: bool,
     force: bool,
@@ -127,16 +134,12 @@ def command(
     where an earlier run ended. An image that cannot be explained is a row that says why.
     """
     from onnx_gradcam.batch import BatchOptions, run_batch
-    from onnx_gradcam.batch.engine import LocalEngine
     from onnx_gradcam.batch.sources import Sources
     from onnx_gradcam.cli.progress import Progress
     from onnx_gradcam.cli.signals import ending_when_terminated
-    from onnx_gradcam.pipeline import divide
-    from onnx_gradcam.runtime import load
-    from onnx_gradcam.runtime.photo import MAX_PIXELS, MAX_PIXELS_VARIABLE
+    from onnx_gradcam.runtime.photo import MAX_PIXELS, allow_pixels
 
-    if max_pixels is not None and max_pixels > MAX_PIXELS:
-        os.environ[MAX_PIXELS_VARIABLE] = str(max_pixels)
+    allow_pixels(max_pixels or MAX_PIXELS)
     options = BatchOptions(
         classes=classes,
         top_k=top_k,
@@ -148,14 +151,18 @@ def command(
         **measured,
     )
     sources = Sources(inputs, column, root).beside(output)
-    division = divide(None, method, threads)
-    explainer = load(exported, device=device, session_options=division.session_options())
-    engine = LocalEngine(explainer, options, division)
-    with ending_when_terminated(), closing(Progress(sources)) as progress:
+    choice = EngineChoice(
+        engine, device, threads, actors, ray_address, cpus_per_actor, gpus_per_actor
+    )
+    with (
+        ending_when_terminated(),
+        opened_engine(choice, exported, options) as (explainer, running),
+        closing(Progress(sources)) as progress,
+    ):
         summary = run_batch(
             exported,
             explainer,
-            engine,
+            running,
             sources,
             output,
             options,

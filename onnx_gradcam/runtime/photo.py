@@ -27,6 +27,12 @@ MAX_PIXELS_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 """OpenCV's own variable: one setting for both."""
 
 
+def allow_pixels(most: int) -> None:
+    """Let this process decode photos of so many pixels; OpenCV reads that when it is imported."""
+    if most > MAX_PIXELS:
+        os.environ[MAX_PIXELS_VARIABLE] = str(most)
+
+
 def import_cv2() -> ModuleType:
     """Return the ``cv2`` module, imported on first use only.
 
