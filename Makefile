@@ -90,7 +90,7 @@ $(VENV)/.builder: $(VENV)/.installed
 PINS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
         --extra cpu --extra export
 pins:
-	$(UV) pip compile pyproject.toml $(PINS) --extra batch --extra notebook --group dev --quiet -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml $(PINS) --extra batch --extra notebook --extra ray --group dev --quiet -o requirements/dev.txt
 	$(UV) pip compile pyproject.toml $(PINS) --group build -c requirements/dev.txt --quiet -o requirements/run.txt
 	$(UV) pip compile pyproject.toml $(PINS) --group build --group serving --quiet -o requirements/serving.txt
 
