@@ -168,7 +168,7 @@ def plot(
     ]
     if ax is not None:
         axes = _given_axes(ax, len(drawn))
-        figure: Figure = axes[0].figure
+        figure: Any = axes[0].figure
     else:
         with_photo = explanation.photo is not None if photo is None else photo
         if with_photo and explanation.photo is not None:
@@ -181,9 +181,10 @@ def plot(
         _add_scale(figure, axes, colormap)
         if rows is None and len(explanation) > MOST:
             figure.suptitle(_more(explanation), fontsize="small")
-    for place, tile in zip(axes, drawn, strict=True):
-        _draw(place, tile)
-    return figure
+    for axis, tile in zip(axes, drawn, strict=True):
+        _draw(axis, tile)
+    drawn_on: Figure = figure
+    return drawn_on
 
 
 def tiles(
@@ -368,7 +369,7 @@ def _add_scale(figure: Figure, axes: Sequence[Axes], colormap: str) -> None:
     mappable = import_module("matplotlib.cm").ScalarMappable(cmap=colors.ListedColormap(shades))
     width = float(figure.get_size_inches()[0])
     length = min(SCALE / width, 0.9)
-    size = {"shrink": length, "aspect": length * width / SCALE_HEIGHT}
+    size: dict[str, Any] = {"shrink": length, "aspect": length * width / SCALE_HEIGHT}
     bar = figure.colorbar(mappable, ax=list(axes), location="bottom", ticks=[0, 1], **size)
     bar.ax.set_xticklabels(["less", "more evidence"], fontsize="small")
 
