@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from onnx_gradcam.cli.options import adding
 from onnx_gradcam.errors import UsageError
 
 if TYPE_CHECKING:
     from onnx_gradcam.batch import BatchOptions
     from onnx_gradcam.batch.engine import Engine
     from onnx_gradcam.runtime import Explainer
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option(
@@ -65,11 +64,8 @@ class EngineChoice(NamedTuple):
     gpus_per_actor: float | None
 
 
-def engine_options(command: Command) -> Command:
-    """Add the options to a command, in their order."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+engine_options = adding(_OPTIONS)
+"""Adds them to a command."""
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from onnx_gradcam.cli.arrays import read_settings
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from onnx_gradcam.cli.options import adding
 
 _OPTIONS = (
     click.option(
@@ -85,11 +83,8 @@ _OPTIONS = (
 )
 
 
-def how_options(command: Command) -> Command:
-    """Add the options to a command, in their order."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+how_options = adding(_OPTIONS)
+"""Adds them to a command."""
 
 
 def explain_options(

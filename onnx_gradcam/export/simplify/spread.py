@@ -28,11 +28,15 @@ def multiply_out(emit: Emitter, wanted: Collection[str]) -> None:
         emit: holds the nodes.
         wanted: results that are read elsewhere; they keep their names.
     """
+    expands = [node for node in emit.nodes if node.op_type == "Expand"]
+    spread = {node.output[0]: extents for node in expands if (extents := _extents(emit, node))}
+    if not spread:
+        return
     makers = {name: node for node in emit.nodes for name in node.output}
     old = list(emit.nodes)
     emit.nodes.clear()
     for node in old:
-        extents = _extents(emit, node) if node.op_type == "Expand" else None
+        extents = spread.get(node.output[0])
         if extents is None:
             emit.nodes.append(node)
             continue
@@ -42,8 +46,7 @@ def multiply_out(emit: Emitter, wanted: Collection[str]) -> None:
             result = emit.node("Mul", [name or node.input[0], emit.constant(equal)])
         assert emit.nodes[-1].output[0] == result, "the product is written last"
         emit.nodes[-1].output[0] = node.output[0]
-    if len(emit.nodes) < len(old) or any(a is not b for a, b in zip(old, emit.nodes, strict=True)):
-        drop_dead(emit, wanted)
+    drop_dead(emit, wanted)
 
 
 def _extents(emit: Emitter, node: NodeProto) -> list[int] | None:
