@@ -146,7 +146,7 @@ def _flush_or_hush() -> None:
 
 Exit codes: 0 ok, 1 internal error, 2 usage, 3 invalid or unsupported model, 4 verification
 failed, 5 something asked for is not installed or not present, 6 some images of several failed,
-130 interrupted.
+130 interrupted, 143 ended by SIGTERM.
 """,
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
